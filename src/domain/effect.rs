@@ -1,0 +1,100 @@
+//! What the others may need to hear: the events of the journal.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::id::{Index, NodeId, Position, SessionId, TopicId};
+use super::topic::path::TopicPath;
+use super::topic::specification::Specification;
+
+/// What never changes while a topic lives; shared by the machine, its events and its readers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicInfo {
+    /// Cluster-wide, from addition to removal.
+    pub id: TopicId,
+    /// Where it stands in the tree.
+    pub path: TopicPath,
+    /// Its type and properties.
+    pub specification: Specification,
+    /// The command that added it.
+    pub added: Index,
+}
+
+/// One event of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Where it stands; strictly rising over the journal.
+    pub position: Position,
+    /// It is the last event of its command.
+    pub last: bool,
+    /// What happened.
+    pub effect: Effect,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// A topic was added.
+    TopicAdded(Arc<TopicInfo>),
+    /// A topic was removed.
+    TopicRemoved(Arc<TopicInfo>),
+    /// A topic was given a value that differs from the last one; none is the null value.
+    Value {
+        /// The topic.
+        topic: Arc<TopicInfo>,
+        /// Its own allocation, never a slice of an entry: it lives as long as the topic keeps it.
+        value: Option<Bytes>,
+    },
+    /// A session's selections or listeners changed; its host resolves them at this index.
+    SelectionsChanged {
+        /// Whose.
+        session: SessionId,
+    },
+    /// A session was opened, moved, detached or ended.
+    Session {
+        /// Which.
+        session: SessionId,
+        /// What happened to it.
+        change: SessionChange,
+    },
+    /// Replicated configuration changed: principals, policies, the founding itself.
+    Configuration,
+}
+
+/// What happened to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionChange {
+    /// Opened on this node.
+    Opened {
+        /// Its host.
+        host: NodeId,
+        /// Its first epoch.
+        epoch: u32,
+    },
+    /// Claimed by this node; the former host's commands are void from here on.
+    Moved {
+        /// Its new host.
+        host: NodeId,
+        /// Its new epoch.
+        epoch: u32,
+    },
+    /// Its client is gone; it waits until its reconnect timeout runs out.
+    Detached,
+    /// Ended, for this reason.
+    Closed(CloseReason),
+}
+
+/// Why a session ended. Numbers are stored and sent, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum CloseReason {
+    /// Its client closed it.
+    ByClient = 1,
+    /// Its reconnect timeout ran out.
+    Expired = 2,
+    /// Another session or an operator closed it.
+    ByController = 3,
+    /// Its client broke the protocol.
+    ProtocolError = 4,
+}

@@ -1,0 +1,15 @@
+//! What the cluster knows and decides, as pure code.
+//!
+//! Nothing in this folder reads a clock, draws a random number, touches a file or a socket, logs,
+//! awaits, or iterates in hash order. [`Machine::apply`] of the same log gives the same state,
+//! the same outcomes and the same events on every node and in every run; `tests/architecture.rs`
+//! holds the folder to it.
+
+pub mod command;
+pub mod constraint;
+pub mod effect;
+pub mod entry;
+pub mod id;
+pub mod limits;
+pub mod outcome;
+pub mod topic;

@@ -1,0 +1,117 @@
+//! What became of a command: the replicated answer to whoever asked.
+
+use super::id::{StreamId, TopicId};
+use super::topic::path::TopicPath;
+
+/// What became of one command. The same on every node; kept in the session's answer ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done; nothing else to tell.
+    Done,
+    /// The value equals the topic's value: acknowledged, not published.
+    Unchanged,
+    /// The topic that was added, opened or set by path.
+    Topic {
+        /// Its cluster-wide identifier.
+        id: TopicId,
+        /// False: it was there before.
+        created: bool,
+    },
+    /// The update stream that was opened.
+    Stream {
+        /// Names the stream in update records.
+        id: StreamId,
+        /// The topic that it writes.
+        topic: TopicId,
+        /// False: the topic was there before.
+        created: bool,
+    },
+    /// One page of a removal.
+    Removed {
+        /// Topics removed by this page.
+        count: u32,
+        /// Where the next page starts; none when the removal is complete.
+        next: Option<TopicPath>,
+    },
+    /// The session was opened or moved: its epoch now.
+    Session {
+        /// Raised by every open and move.
+        epoch: u32,
+    },
+    /// Nothing was changed, for this reason.
+    Rejected(Rejection),
+}
+
+/// Why a command changed nothing. Numbers are wire error codes: by area, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+#[repr(u16)]
+pub enum Rejection {
+    /// The command's bytes could not be decoded.
+    #[error("the command could not be decoded")]
+    Undecodable = 110,
+    /// No such session, or it has ended.
+    #[error("the session is unknown or has ended")]
+    NoSuchSession = 201,
+    /// The session has moved: its host's command came too late and is void.
+    #[error("the session has moved to another host")]
+    StaleEpoch = 202,
+    /// The session's roles have changed since its host checked the command.
+    #[error("the session's roles have changed; the command is void")]
+    StaleRoles = 203,
+    /// A request number is missing before this one; the host sends again from the first unanswered.
+    #[error("a request number is missing before this one")]
+    Gap = 204,
+    /// The answer to this request number has been dropped on the client's word.
+    #[error("the answer to this request is no longer kept")]
+    Forgotten = 205,
+    /// The secret does not open this session.
+    #[error("the session secret is wrong")]
+    WrongSecret = 206,
+    /// The host refused the command for good before it was proposed.
+    #[error("refused by the host")]
+    RefusedByHost = 207,
+    /// The session holds as many of these as it may.
+    #[error("the session holds too many selections, listeners or properties")]
+    TooMany = 208,
+    /// No topic at that path or of that identifier.
+    #[error("no such topic")]
+    NoSuchTopic = 301,
+    /// The topic exists with another type or other properties.
+    #[error("the topic exists with another specification")]
+    ExistsMismatch = 302,
+    /// The path is not a legal topic path.
+    #[error("the path is not a legal topic path")]
+    InvalidPath = 303,
+    /// The specification has an illegal property or value.
+    #[error("the topic specification is not legal")]
+    InvalidSpecification = 304,
+    /// The value is not one of the topic's type.
+    #[error("the value is not of the topic's type")]
+    IncompatibleValue = 305,
+    /// The update's constraint does not hold.
+    #[error("the constraint is not satisfied")]
+    UnsatisfiedConstraint = 306,
+    /// The update stream has been superseded.
+    #[error("the update stream is no longer valid")]
+    InvalidStream = 307,
+    /// The value is larger than the limit.
+    #[error("the value is too large")]
+    ValueTooLarge = 308,
+    /// The selector cannot be parsed.
+    #[error("the selector is not legal")]
+    InvalidSelector = 309,
+    /// The caller may not do this.
+    #[error("permission denied")]
+    PermissionDenied = 401,
+    /// The cluster has been founded already.
+    #[error("the cluster has been founded already")]
+    AlreadyFounded = 501,
+}
+
+impl Rejection {
+    /// The stable number of this reason on the wire and in the log.
+    #[must_use]
+    pub fn code(self) -> u16 {
+        self as u16
+    }
+}
