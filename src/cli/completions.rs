@@ -1,0 +1,19 @@
+//! `quorate completions SHELL`.
+
+use clap::CommandFactory as _;
+
+use super::{Exit, output};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Which shell.
+    shell: clap_complete::Shell,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+    let mut script = Vec::new();
+    let mut command = super::Arguments::command();
+    clap_complete::generate(arguments.shell, &mut command, "quorate", &mut script);
+    output::bytes(&script);
+    Ok(Exit::Done)
+}

@@ -1,0 +1,72 @@
+//! `quorate dev`: a cluster of child processes on loopback.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::local_cluster::{LocalCluster, Plan};
+use super::{Exit, output, runtime};
+
+/// How long a dead node stays dead.
+const RESTART_DELAY: Duration = Duration::from_secs(2);
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  quorate dev                          three nodes in ./quorate-dev, clients at 127.0.0.1:7400
+  quorate dev --nodes 5 --dir data     the same directory continues where it stopped
+  quorate dev --no-restart             a dead node stays dead")]
+pub(super) struct Arguments {
+    /// How many nodes: 1, or 3 to 7.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
+    nodes: u16,
+    /// Where the cluster lives; never deleted, and the same directory continues.
+    #[arg(long, default_value = "quorate-dev")]
+    dir: PathBuf,
+    /// Node k listens on base + 10·k (clients), + 1 (peers) and + 2 (HTTP), counted from 0.
+    #[arg(long, default_value_t = 7400)]
+    base_port: u16,
+    /// Do not start a dead node again; stay until Ctrl-C even when all are dead.
+    #[arg(long)]
+    no_restart: bool,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+    runtime::block_on(dev(arguments))?
+}
+
+async fn dev(arguments: Arguments) -> anyhow::Result<Exit> {
+    let plan = Plan { nodes: arguments.nodes, base_port: arguments.base_port };
+    let mut cluster = LocalCluster::prepare(&arguments.dir, plan)?;
+    for node in 0..cluster.nodes().len() {
+        cluster.start(node)?;
+    }
+    for node in cluster.nodes() {
+        output::line(format!(
+            "{}  clients {}  peers {}  http http://{}",
+            node.name, node.client, node.peer, node.http
+        ));
+    }
+    output::line(format!("profile  {}", cluster.profile().display()));
+    let mut stop = std::pin::pin!(runtime::stop_signal());
+    let ready = tokio::select! {
+        ready = cluster.wait_ready(Duration::from_secs(60)) => ready,
+        () = &mut stop => {
+            cluster.stop().await;
+            return Ok(Exit::Done);
+        }
+    };
+    output::line(if ready { "ready" } else { "not ready after 60 s; see the nodes' node.log" });
+    loop {
+        let (node, died) = tokio::select! {
+            died = cluster.next_death() => died,
+            () = &mut stop => break,
+        };
+        let name = cluster.nodes().get(node).map_or("?", |node| node.name.as_str());
+        output::line(format!("{name}  {died}"));
+        if !arguments.no_restart && died.is_worth_a_restart() {
+            cluster.start_later(node, RESTART_DELAY);
+        }
+    }
+    output::line("stopping");
+    cluster.stop().await;
+    Ok(Exit::Done)
+}
