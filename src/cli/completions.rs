@@ -2,7 +2,7 @@
 
 use clap::CommandFactory as _;
 
-use super::{Exit, output};
+use super::{ExitCode, output};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -10,10 +10,10 @@ pub(super) struct Arguments {
     shell: clap_complete::Shell,
 }
 
-pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     let mut command = super::Arguments::command();
     clap_complete::generate(arguments.shell, &mut command, "quorate", &mut script);
     output::bytes(&script);
-    Ok(Exit::Done)
+    Ok(ExitCode::DONE)
 }

@@ -8,22 +8,19 @@ mod cluster;
 mod completions;
 mod configuration;
 mod demo;
-mod dev;
-mod exit;
-mod local_cluster;
+mod failure;
+mod feed;
 mod log;
-mod ndjson;
+mod nodes;
 mod output;
 mod profile;
-mod run;
 mod runtime;
 mod topics;
 
-use std::process::ExitCode;
-
 use clap::{Parser, Subcommand};
 
-pub use exit::{Exit, Failure};
+use crate::supervisor::ExitCode;
+use failure::Failure;
 
 /// A persistent, log-structured, clustered topic server.
 #[derive(Debug, Parser)]
@@ -41,9 +38,9 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Subcommands {
     /// Run one node.
-    Run(run::Arguments),
+    Run(nodes::run::Arguments),
     /// Run a cluster of child processes on loopback, with generated certificates.
-    Dev(dev::Arguments),
+    Dev(nodes::dev::Arguments),
     /// The main job in one command: stream real updates, kill the leader, verify that nothing is lost.
     Demo(demo::Arguments),
     /// Add, set, read, watch, load and remove topics.
@@ -64,21 +61,19 @@ enum Subcommands {
 
 /// Parses the command line, runs the subcommand and gives the process's exit code.
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main() -> std::process::ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
             // Help asked for goes to standard output, a complaint to standard error.
-            return match error.print() {
-                Ok(()) => exit.into(),
-                Err(_) => Exit::Failed.into(),
-            };
+            let code = if error.use_stderr() { ExitCode::USAGE } else { ExitCode::DONE };
+            let printed = error.print().map_or(ExitCode::FAILED, |()| code);
+            return printed.0.into();
         }
     };
     let result = match arguments.command {
-        Subcommands::Run(arguments) => run::run(arguments),
-        Subcommands::Dev(arguments) => dev::run(arguments),
+        Subcommands::Run(arguments) => nodes::run::run(arguments),
+        Subcommands::Dev(arguments) => nodes::dev::run(arguments),
         Subcommands::Demo(arguments) => demo::run(arguments),
         Subcommands::Topics(arguments) => topics::run(arguments),
         Subcommands::Cluster(arguments) => cluster::run(arguments),
@@ -89,10 +84,10 @@ pub fn main() -> ExitCode {
         Subcommands::Completions(arguments) => completions::run(&arguments),
     };
     match result {
-        Ok(exit) => exit.into(),
+        Ok(code) => code.0.into(),
         Err(error) => {
             output::error(&error);
-            exit::code_of(&error).into()
+            failure::code_of(&error).0.into()
         }
     }
 }

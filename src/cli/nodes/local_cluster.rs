@@ -23,11 +23,16 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
+use tokio::time::Instant;
 
-use crate::clock::SystemClock;
-use crate::transport::tls;
+use crate::clock::Clock;
+use crate::domain::node_name::NodeName;
+use crate::transport::certificate::{self, Pem};
+use crate::transport::TlsError;
 
-use super::{Exit, Failure};
+use crate::cli::failure::Failure;
+use crate::cli::output;
+use crate::supervisor::ExitCode;
 
 /// Ports per node: clients, peers, HTTP, and room to read them apart.
 const PORTS_PER_NODE: u16 = 10;
@@ -38,37 +43,37 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What a directory was made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Plan {
+pub(in crate::cli) struct Plan {
     /// How many nodes.
-    pub(super) nodes: u16,
+    pub(in crate::cli) nodes: u16,
     /// Node k listens on base + 10·k + {0, 1, 2}.
-    pub(super) base_port: u16,
+    pub(in crate::cli) base_port: u16,
 }
 
 /// Where one node lives and listens.
 #[derive(Debug, Clone)]
-pub(super) struct NodePlace {
-    pub(super) name: String,
-    pub(super) dir: PathBuf,
-    pub(super) client: SocketAddr,
-    pub(super) peer: SocketAddr,
-    pub(super) http: SocketAddr,
+pub(in crate::cli) struct NodePlace {
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) dir: PathBuf,
+    pub(in crate::cli) client: SocketAddr,
+    pub(in crate::cli) peer: SocketAddr,
+    pub(in crate::cli) http: SocketAddr,
 }
 
 impl NodePlace {
-    pub(super) fn configuration(&self) -> PathBuf {
+    pub(in crate::cli) fn configuration(&self) -> PathBuf {
         self.dir.join("node.toml")
     }
 }
 
 /// How a node ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Death(ExitStatus);
+pub(in crate::cli) struct Death(ExitStatus);
 
 impl Death {
     /// Wrong configuration, damaged storage or a wrong cluster do not heal by starting again.
-    pub(super) fn is_worth_a_restart(self) -> bool {
-        let hopeless = [Exit::Usage, Exit::Damaged, Exit::WrongCluster].map(|exit| exit as i32);
+    pub(in crate::cli) fn is_worth_a_restart(self) -> bool {
+        let hopeless = [ExitCode::USAGE, ExitCode::DAMAGED, ExitCode::WRONG_CLUSTER].map(|code| i32::from(code.0));
         self.0.code().is_none_or(|code| !hopeless.contains(&code))
     }
 }
@@ -84,13 +89,13 @@ impl fmt::Display for Death {
 }
 
 /// A cluster of child processes; they end when this value is dropped.
-pub(super) struct LocalCluster {
+pub(in crate::cli) struct LocalCluster {
     dir: PathBuf,
     nodes: Vec<NodePlace>,
     children: Vec<Option<Child>>,
-    /// Nodes to start again, and when, in monotonic milliseconds.
-    restarts: VecDeque<(usize, u64)>,
-    clock: SystemClock,
+    /// Nodes to start again, and when; in order of time.
+    restarts: VecDeque<(usize, Instant)>,
+    clock: Clock,
 }
 
 impl LocalCluster {
@@ -98,7 +103,7 @@ impl LocalCluster {
     ///
     /// # Errors
     /// When it was made for another plan, cannot be written, or the plan is not a legal cluster.
-    pub(super) fn prepare(dir: &Path, plan: Plan) -> anyhow::Result<Self> {
+    pub(in crate::cli) fn prepare(dir: &Path, plan: Plan) -> anyhow::Result<Self> {
         if plan.nodes == 2 || plan.nodes > 7 {
             return Err(Failure::usage(format!(
                 "--nodes {}: a cluster has 1, or 3 to 7 founders; two lose their quorum with either",
@@ -140,17 +145,17 @@ impl LocalCluster {
             }
         }
         let children = nodes.iter().map(|_| None).collect();
-        let clock = SystemClock::default();
+        let clock = Clock::system();
         Ok(Self { dir, nodes, children, restarts: VecDeque::new(), clock })
     }
 
     /// Where the nodes live and listen.
-    pub(super) fn nodes(&self) -> &[NodePlace] {
+    pub(in crate::cli) fn nodes(&self) -> &[NodePlace] {
         &self.nodes
     }
 
     /// A client profile that lists every node.
-    pub(super) fn profile(&self) -> PathBuf {
+    pub(in crate::cli) fn profile(&self) -> PathBuf {
         self.dir.join("client.toml")
     }
 
@@ -158,7 +163,7 @@ impl LocalCluster {
     ///
     /// # Errors
     /// When the process cannot be started.
-    pub(super) fn start(&mut self, node: usize) -> anyhow::Result<()> {
+    pub(in crate::cli) fn start(&mut self, node: usize) -> anyhow::Result<()> {
         let (Some(place), Some(slot)) = (self.nodes.get(node), self.children.get_mut(node)) else {
             return Ok(());
         };
@@ -185,16 +190,15 @@ impl LocalCluster {
     }
 
     /// Starts a node again after a delay, from within [`Self::next_death`].
-    pub(super) fn start_later(&mut self, node: usize, delay: Duration) {
-        let at = self.clock.now_ms() + u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        self.restarts.push_back((node, at));
+    pub(in crate::cli) fn start_later(&mut self, node: usize, delay: Duration) {
+        self.restarts.push_back((node, self.clock.now() + delay));
     }
 
     /// Kills a node with SIGKILL and waits for its end.
     ///
     /// # Errors
     /// When it cannot be killed.
-    pub(super) async fn kill(&mut self, node: usize) -> anyhow::Result<()> {
+    pub(in crate::cli) async fn kill(&mut self, node: usize) -> anyhow::Result<()> {
         if let Some(mut child) = self.children.get_mut(node).and_then(Option::take) {
             child.kill().await.context("cannot kill the node")?;
         }
@@ -202,7 +206,7 @@ impl LocalCluster {
     }
 
     /// Waits for the next node that ends by itself, starting those whose delay is over. Cancel-safe.
-    pub(super) async fn next_death(&mut self) -> (usize, Death) {
+    pub(in crate::cli) async fn next_death(&mut self) -> (usize, Death) {
         loop {
             for (node, slot) in self.children.iter_mut().enumerate() {
                 let ended = slot.as_mut().and_then(|child| child.try_wait().ok().flatten());
@@ -212,12 +216,12 @@ impl LocalCluster {
                 }
             }
             while let Some(&(node, at)) = self.restarts.front() {
-                if at > self.clock.now_ms() {
+                if at > self.clock.now() {
                     break;
                 }
                 self.restarts.pop_front();
                 if let Err(error) = self.start(node) {
-                    super::output::error(&error);
+                    output::error(&error);
                     self.start_later(node, Duration::from_secs(2));
                     break;
                 }
@@ -227,7 +231,7 @@ impl LocalCluster {
     }
 
     /// Waits until every node says that it is ready; false when the time is over before.
-    pub(super) async fn wait_ready(&self, timeout: Duration) -> bool {
+    pub(in crate::cli) async fn wait_ready(&self, timeout: Duration) -> bool {
         let all = async {
             for node in &self.nodes {
                 while !answers_ready(node.http).await {
@@ -239,7 +243,7 @@ impl LocalCluster {
     }
 
     /// Ends every node: asked first, by closing its standard input, then killed.
-    pub(super) async fn stop(&mut self) {
+    pub(in crate::cli) async fn stop(&mut self) {
         for child in self.children.iter_mut().flatten() {
             drop(child.stdin.take());
         }
@@ -262,8 +266,7 @@ fn place(dir: &Path, plan: Plan, k: u16) -> NodePlace {
 }
 
 fn write_files(dir: &Path, nodes: &[NodePlace]) -> anyhow::Result<()> {
-    let authority = tls::make_ca("Quorate development CA")?;
-    authority.write(&dir.join("ca.pem"), &dir.join("ca.key"))?;
+    let authority = kept_or_made(dir, "ca", || certificate::make_ca("Quorate development CA"))?;
     let mut secret = [0_u8; 18];
     getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
     let password = base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, secret);
@@ -271,8 +274,8 @@ fn write_files(dir: &Path, nodes: &[NodePlace]) -> anyhow::Result<()> {
     let seeds: Vec<String> = nodes.iter().map(|node| node.peer.to_string()).collect();
     for node in nodes {
         fs::create_dir_all(&node.dir)?;
-        let certificate = tls::make_node(&authority, &node.name, &[])?;
-        certificate.write(&node.dir.join("node.pem"), &node.dir.join("node.key"))?;
+        let name = NodeName::parse(&node.name)?;
+        kept_or_made(&node.dir, "node", || certificate::make_node(&authority, &name, &[]))?;
         fs::write(node.configuration(), node_toml(node, &seeds))?;
     }
     let addresses: Vec<String> = nodes.iter().map(|node| node.client.to_string()).collect();
@@ -296,6 +299,21 @@ fn node_toml(node: &NodePlace, seeds: &[String]) -> String {
          certificate = \"node.pem\"\nkey = \"node.key\"\n[security]\n\
          admin_password_file = \"../admin.password\"\n"
     )
+}
+
+/// A certificate that an interrupted start left here is taken over: a key is never overwritten.
+fn kept_or_made(
+    dir: &Path,
+    name: &str,
+    make: impl FnOnce() -> Result<Pem, TlsError>,
+) -> Result<Pem, TlsError> {
+    let (certificate, key) = certificate::paths(dir, name);
+    if certificate.exists() && key.exists() {
+        return Pem::load(&certificate, &key);
+    }
+    let made = make()?;
+    made.store(&certificate, &key)?;
+    Ok(made)
 }
 
 fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
@@ -323,7 +341,7 @@ async fn answers_ready(address: SocketAddr) -> bool {
 ///
 /// # Errors
 /// When a hundred places were tried in vain.
-pub(super) fn free_base_port(nodes: u16) -> anyhow::Result<u16> {
+pub(in crate::cli) fn free_base_port(nodes: u16) -> anyhow::Result<u16> {
     for _ in 0..100 {
         let mut draw = [0_u8; 2];
         getrandom::fill(&mut draw).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;

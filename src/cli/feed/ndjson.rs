@@ -12,20 +12,20 @@ use serde_json::value::RawValue;
 use crate::domain::topic::path::{PathError, TopicPath};
 
 /// A line longer than this is refused: a value's limit, a path's, and room for other fields.
-pub(crate) const LINE_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub(in crate::cli) const LINE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// One line of input.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Update {
+pub(in crate::cli) struct Update {
     /// Which topic.
-    pub(crate) topic: TopicPath,
+    pub(in crate::cli) topic: TopicPath,
     /// The JSON value, byte for byte as it is written in the line.
-    pub(crate) value: Bytes,
+    pub(in crate::cli) value: Bytes,
 }
 
 /// Why the input cannot be read on.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum InputError {
+pub(in crate::cli) enum InputError {
     /// The file cannot be opened or read.
     #[error("cannot read {path}: {error}")]
     Io {
@@ -65,7 +65,7 @@ pub(crate) enum InputError {
 }
 
 /// The updates of one file, read as they are asked for.
-pub(crate) struct Updates {
+pub(in crate::cli) struct Updates {
     path: String,
     reader: Box<dyn BufRead + Send>,
     line: u64,
@@ -84,7 +84,7 @@ impl Updates {
     ///
     /// # Errors
     /// [`InputError::Io`] when it cannot be opened or read.
-    pub(crate) fn open(path: &Path) -> Result<Self, InputError> {
+    pub(in crate::cli) fn open(path: &Path) -> Result<Self, InputError> {
         let name = path.display().to_string();
         let raw: Box<dyn Read + Send> = if path == Path::new("-") {
             Box::new(std::io::stdin())
@@ -99,7 +99,7 @@ impl Updates {
     ///
     /// # Errors
     /// [`InputError::Io`] when they cannot be read.
-    pub(crate) fn from_bytes(name: &str, bytes: &'static [u8]) -> Result<Self, InputError> {
+    pub(in crate::cli) fn from_bytes(name: &str, bytes: &'static [u8]) -> Result<Self, InputError> {
         Self::read(name.to_owned(), Box::new(Cursor::new(bytes)))
     }
 
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_flights_are_complete() {
-        let bytes = include_bytes!("../../tests/data/flights-2013-01.ndjson.gz");
+        let bytes = include_bytes!("../../../tests/data/flights-2013-01.ndjson.gz");
         let updates = Updates::from_bytes("flights", bytes).unwrap();
         let mut topics = std::collections::BTreeSet::new();
         let mut count = 0;

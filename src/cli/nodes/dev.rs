@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::local_cluster::{LocalCluster, Plan};
-use super::{Exit, output, runtime};
+use crate::cli::{output, runtime};
+use crate::supervisor::ExitCode;
 
 /// How long a dead node stays dead.
 const RESTART_DELAY: Duration = Duration::from_secs(2);
@@ -14,7 +15,7 @@ const RESTART_DELAY: Duration = Duration::from_secs(2);
   quorate dev                          three nodes in ./quorate-dev, clients at 127.0.0.1:7400
   quorate dev --nodes 5 --dir data     the same directory continues where it stopped
   quorate dev --no-restart             a dead node stays dead")]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// How many nodes: 1, or 3 to 7.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
     nodes: u16,
@@ -29,11 +30,11 @@ pub(super) struct Arguments {
     no_restart: bool,
 }
 
-pub(super) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(in crate::cli) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     runtime::block_on(dev(arguments))?
 }
 
-async fn dev(arguments: Arguments) -> anyhow::Result<Exit> {
+async fn dev(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let plan = Plan { nodes: arguments.nodes, base_port: arguments.base_port };
     let mut cluster = LocalCluster::prepare(&arguments.dir, plan)?;
     for node in 0..cluster.nodes().len() {
@@ -51,7 +52,7 @@ async fn dev(arguments: Arguments) -> anyhow::Result<Exit> {
         ready = cluster.wait_ready(Duration::from_secs(60)) => ready,
         () = &mut stop => {
             cluster.stop().await;
-            return Ok(Exit::Done);
+            return Ok(ExitCode::DONE);
         }
     };
     output::line(if ready { "ready" } else { "not ready after 60 s; see the nodes' node.log" });
@@ -68,5 +69,5 @@ async fn dev(arguments: Arguments) -> anyhow::Result<Exit> {
     }
     output::line("stopping");
     cluster.stop().await;
-    Ok(Exit::Done)
+    Ok(ExitCode::DONE)
 }
