@@ -62,6 +62,10 @@ impl MemoryStore {
         self.lock().items.is_empty()
     }
 
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     pub(super) fn get(&self, tree: Tree, key: &[u8]) -> Option<Bytes> {
         self.lock().items.get(&(tree, Bytes::copy_from_slice(key))).cloned()
     }
