@@ -28,11 +28,12 @@ pub mod group_commit;
 pub mod hard_state;
 pub mod identity;
 mod log_state;
+mod points;
 pub mod poison;
 pub mod record;
 pub mod recovery;
 pub mod segment;
-pub mod standing;
+mod standing;
 pub mod twin_file;
 
 pub use append_log::{Completion, Log, LogOptions};
