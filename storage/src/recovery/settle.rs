@@ -33,7 +33,7 @@ impl Opening {
     /// Nothing stands after the last mark but perhaps a footer. The mark itself proves only what is
     /// before it, so it is written once more: that makes its bytes dirty, and the flush real.
     fn go_on(
-        &self,
+        &mut self,
         last: &LastSegment,
         examined: &Examined,
         in_file: Option<&NumberedState>,
@@ -56,7 +56,22 @@ impl Opening {
         let segment_bytes = self.options.segment_bytes;
         let mut active = ActiveSegment::prepare(&self.folder, header, &head, segment_bytes)?;
         active.publish(&self.folder)?;
+        self.keep_sealed(last, examined);
         Ok(active)
+    }
+
+    /// The last segment has become one that has a successor.
+    fn keep_sealed(&mut self, last: &LastSegment, examined: &Examined) {
+        let Examined { file, proven, .. } = examined;
+        let summary = SegmentSummary {
+            id: last.id,
+            path: file.path().to_owned(),
+            first_index: last.header.first_index,
+            next_index: proven.end.next_index,
+            bytes: proven.offset + FOOTER_BYTES as u64,
+            sealed: true,
+        };
+        self.segments.push(Segment { file: file.clone(), summary });
     }
 
     /// Carries what is readable after the last mark over into a fresh segment.
@@ -83,15 +98,7 @@ impl Opening {
         }
         active.publish(&self.folder)?;
         Self::seal_again(last.header, file, proven)?;
-        let summary = SegmentSummary {
-            id: last.id,
-            path: file.path().to_owned(),
-            first_index: last.header.first_index,
-            next_index: proven.end.next_index,
-            bytes: proven.offset + FOOTER_BYTES as u64,
-            sealed: true,
-        };
-        self.segments.push(Segment { file: file.clone(), summary });
+        self.keep_sealed(last, examined);
         // Read back, so that the places of what was carried over are known.
         let fresh = LastSegment { id: header.segment, header };
         let read_back = self.examine(&fresh)?;
