@@ -31,12 +31,13 @@ pub mod index;
 pub mod inspect;
 pub mod layout;
 mod log_state;
+mod points;
 pub mod poison;
 pub mod record;
 pub mod recovery;
 pub mod segment;
 pub mod snapshot;
-pub mod standing;
+mod standing;
 pub mod twin_file;
 
 pub use append_log::{Completion, Log, LogOptions};
