@@ -1,6 +1,8 @@
 //! What both stores promise, checked over both.
 
+use std::io::ErrorKind;
 use std::ops::Bound;
+use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -8,7 +10,7 @@ use proptest::prelude::*;
 use super::in_memory::MemoryStore;
 use super::on_sled::SledStore;
 use super::store::{
-    BATCH_KEYS_MAX, Batch, BatchError, KEY_BYTES_MAX, Store, Tree, VALUE_BYTES_LIMIT,
+    BATCH_KEYS_MAX, Batch, BatchError, KEY_BYTES_MAX, Store, StoreError, Tree, VALUE_BYTES_LIMIT,
 };
 
 const ALL: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Unbounded);
@@ -22,7 +24,17 @@ fn on_both(check: impl Fn(Store, &dyn Fn(Store) -> Store)) {
     });
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("index");
-    let open = || Store::Sled(SledStore::open(&dir).unwrap());
+    let open = || {
+        // sled gives its lock back a moment after the last handle is gone.
+        let opened = (0..2_000).find_map(|_| match SledStore::open(&dir) {
+            Err(StoreError::Disk { source, .. }) if source.kind() == ErrorKind::ResourceBusy => {
+                std::thread::sleep(Duration::from_millis(2));
+                None
+            }
+            opened => Some(opened),
+        });
+        Store::Sled(opened.unwrap().unwrap())
+    };
     check(open(), &|store| {
         drop(store);
         open()

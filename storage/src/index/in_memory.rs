@@ -43,7 +43,9 @@ impl MemoryStore {
 
     /// Loses everything, as when the directory is deleted.
     pub fn wipe(&self) {
-        *self.lock() = Shared::default();
+        let mut shared = self.lock();
+        shared.items.clear();
+        shared.undo.clear();
     }
 
     /// Loses one durable key, as damage would.
@@ -51,7 +53,7 @@ impl MemoryStore {
         self.lock().items.remove(&(tree, Bytes::copy_from_slice(key)));
     }
 
-    /// Makes the next flushes fail as a store that panics does.
+    /// Makes the next flushes fail as a store that panics does, over wipes too.
     pub fn fail_flushes(&self, count: u32) {
         self.lock().flushes_to_fail = count;
     }

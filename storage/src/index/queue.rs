@@ -55,7 +55,8 @@ struct Span {
 pub(super) enum Taken {
     /// Everything that the entries up to `end` left behind, from where the worker asked.
     Entries { applied: Vec<Applied>, end: u64 },
-    /// The next entry in the queue is this; those before it were dropped or never offered.
+    /// The next entry in the queue is this, or will be; those before it were dropped, never
+    /// offered, or taken by a worker whose store was lost.
     Gap { end: u64 },
     /// Nothing yet.
     Nothing,
@@ -107,7 +108,8 @@ impl Queue {
             state.spans.pop_front();
         }
         let Some(span) = state.spans.front_mut() else {
-            return Taken::Nothing;
+            let end = state.offered_end;
+            return if end > start { Taken::Gap { end } } else { Taken::Nothing };
         };
         if span.start > start {
             return Taken::Gap { end: span.start };
@@ -248,6 +250,8 @@ mod tests {
         assert_eq!(entries(queue.take(8, 100, 10)), (vec![8, 9], 10));
         assert_eq!(queue.bytes(), 0);
         assert_eq!(queue.offer(nothing(9)), Ok(Offered::Repeated));
+        assert_eq!(queue.take(10, 100, 10), Taken::Nothing);
+        assert_eq!(queue.take(3, 100, 10), Taken::Gap { end: 10 }, "taken once, wanted again");
     }
 
     #[test]

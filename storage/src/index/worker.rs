@@ -442,14 +442,12 @@ impl IndexWorker {
             Taken::Nothing => Ok(IndexStep::Idle),
             Taken::Entries { applied, end } => serving.write(&self.shared, applied, end),
             Taken::Gap { end } => {
-                let Some(replay) = &mut self.options.replay else {
-                    return serving.jump(&self.shared, end);
-                };
                 let end = end.min(durable_end);
-                if end <= start {
-                    return Ok(IndexStep::Idle);
+                match &mut self.options.replay {
+                    _ if end <= start => Ok(IndexStep::Idle),
+                    Some(replay) => serving.replay(&self.shared, replay, start, end),
+                    None => serving.jump(&self.shared, end),
                 }
-                serving.replay(&self.shared, replay, start, end)
             }
         }
     }
