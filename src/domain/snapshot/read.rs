@@ -11,7 +11,7 @@ use crate::domain::id::{ClusterId, Index, Lineage, NodeId, SessionId, StreamId, 
 use crate::domain::limits;
 use crate::domain::machine::Machine;
 use crate::domain::outcome::Outcome;
-use crate::domain::selector::Selector;
+use crate::domain::selector::{Selection, Selections, SelectionsError, Selector};
 use crate::domain::session::answered::{ANSWERS_MAX, AnsweredRing};
 use crate::domain::session::lifecycle::SessionState;
 use crate::domain::session::record::{Restored, Secrets, Session};
@@ -60,10 +60,10 @@ pub enum RestoreError {
     /// The records end before the end item.
     #[error("the snapshot has no end")]
     NoEnd,
-    /// Another number of topics or sessions than the end item says.
+    /// Another number of topics, sessions or applied entries than the end item says.
     #[error("the snapshot says {expected} {what} and holds {found}")]
     Count {
-        /// Topics or sessions.
+        /// Of what.
         what: &'static str,
         /// What the end item says.
         expected: u64,
@@ -87,8 +87,16 @@ pub(super) struct Reader {
     /// The kind of the item before; zero at the beginning.
     after: u8,
     /// The session whose items are being read.
-    session: Option<Session>,
+    session: Option<Unfinished>,
     end: Option<End>,
+}
+
+/// A session whose items are still coming.
+#[derive(Debug)]
+struct Unfinished {
+    session: Session,
+    scopes: Vec<(String, Vec<Selection>)>,
+    listeners: Vec<(u32, Vec<Selection>)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +104,7 @@ struct End {
     topics: u64,
     sessions: u64,
     hash: u64,
+    applied: u64,
 }
 
 impl Reader {
@@ -125,9 +134,12 @@ impl Reader {
         let machine = self.machine;
         let topics = machine.topics().len() as u64;
         let sessions = machine.sessions().len() as u64;
-        for (what, expected, found) in
-            [("topics", end.topics, topics), ("sessions", end.sessions, sessions)]
-        {
+        for (what, expected, found) in [
+            ("topics", end.topics, topics),
+            ("sessions", end.sessions, sessions),
+            // The state hash is of the state alone, so this number is written twice.
+            ("applied entries", end.applied, machine.applied()),
+        ] {
             if expected != found {
                 return Err(RestoreError::Count { what, expected, found });
             }
@@ -163,8 +175,9 @@ impl Reader {
             kind::SESSION => self.session(body),
             kind::SELECTION | kind::LISTENING | kind::ANSWER => self.of_session(body),
             _ => {
-                let (topics, sessions, hash) = (body.u64()?, body.u64()?, body.u64()?);
-                self.end = Some(End { topics, sessions, hash });
+                let (topics, sessions) = (body.u64()?, body.u64()?);
+                let (hash, applied) = (body.u64()?, body.u64()?);
+                self.end = Some(End { topics, sessions, hash, applied });
                 Ok(())
             }
         }
@@ -287,32 +300,33 @@ impl Reader {
             state,
             ring: AnsweredRing::restored(last),
         };
-        self.session = Some(Session::restored(open, opened, restored));
+        let session = Session::restored(open, opened, restored);
+        self.session = Some(Unfinished { session, scopes: Vec::new(), listeners: Vec::new() });
         Ok(())
     }
 
     fn of_session(&mut self, body: &mut Body) -> Result<(), RestoreError> {
         let misplaced = RestoreError::Kind { kind: body.kind, after: self.after };
-        let session = self.session.as_mut().ok_or(misplaced)?;
+        let unfinished = self.session.as_mut().ok_or(misplaced)?;
         match body.kind {
             kind::SELECTION => {
                 let select = body.flags(1, "select")? == 1;
                 let scope = body.text()?;
-                let selector = body.selector()?;
-                let added = session.restore_selection(&scope, select, selector);
-                added.map_err(|_| body.illegal("selection"))
+                let selection = Selection { select, selector: body.selector()? };
+                push(&mut unfinished.scopes, scope, selection);
+                Ok(())
             }
             kind::LISTENING => {
                 let listener = body.u32()?;
                 let select = body.flags(1, "select")? == 1;
-                let selector = body.selector()?;
-                let added = session.restore_listening(listener, select, selector);
-                added.map_err(|_| body.illegal("listener"))
+                let selection = Selection { select, selector: body.selector()? };
+                push(&mut unfinished.listeners, listener, selection);
+                Ok(())
             }
             _ => {
                 let index = Index(body.u64()?);
                 let outcome = Outcome::decode(&body.rest()).map_err(|_| body.illegal("outcome"))?;
-                let ring = session.restored_ring();
+                let ring = unfinished.session.restored_ring();
                 if ring.len() as u64 >= ring.last() || ring.len() >= ANSWERS_MAX {
                     return Err(body.illegal("number of answers"));
                 }
@@ -324,13 +338,36 @@ impl Reader {
 
     /// A session is put in when all that belongs to it has been read.
     fn finish_session(&mut self) -> Result<(), RestoreError> {
-        let Some(mut session) = self.session.take() else { return Ok(()) };
+        let Some(unfinished) = self.session.take() else { return Ok(()) };
+        let Unfinished { mut session, scopes, listeners } = unfinished;
         if self.machine.session(session.id()).is_some() {
             return Err(RestoreError::Double { kind: kind::SESSION });
         }
-        session.seal();
+        let illegal = |kind| {
+            move |_: SelectionsError| RestoreError::Illegal { kind, field: "list of selections" }
+        };
+        let selections = Selections::restore(scopes).map_err(illegal(kind::SELECTION))?;
+        let listeners = listeners.into_iter().map(|(listener, entries)| {
+            Ok((listener, Selections::restore([(String::new(), entries)])?))
+        });
+        let listeners =
+            listeners.collect::<Result<Vec<_>, _>>().map_err(illegal(kind::LISTENING))?;
+        if !session.restore_interests(selections, listeners) {
+            return Err(RestoreError::Illegal {
+                kind: kind::LISTENING,
+                field: "list of listeners",
+            });
+        }
         self.machine.sessions.insert(session);
         Ok(())
+    }
+}
+
+/// Adds an entry to the list of its key, which is the last one or new.
+fn push<K: PartialEq>(lists: &mut Vec<(K, Vec<Selection>)>, key: K, selection: Selection) {
+    match lists.last_mut() {
+        Some((last, entries)) if *last == key => entries.push(selection),
+        _ => lists.push((key, vec![selection])),
     }
 }
 
