@@ -26,9 +26,7 @@ pub(in crate::domain) fn apply(
 pub(super) fn rejection(error: SelectionsError) -> Rejection {
     match error {
         SelectionsError::TooMany | SelectionsError::TooComplex => Rejection::TooMany,
-        SelectionsError::ReservedScope { .. } | SelectionsError::ScopeTooLong { .. } => {
-            Rejection::InvalidScope
-        }
+        SelectionsError::IllegalScope { .. } => Rejection::InvalidScope,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::domain::id::{ClusterId, Index, Lineage, NodeId, SessionId, StreamId, 
 use crate::domain::limits;
 use crate::domain::machine::Machine;
 use crate::domain::outcome::Outcome;
-use crate::domain::selector::{Selection, Selections, SelectionsError, Selector};
+use crate::domain::selector::{Selections, Selector};
 use crate::domain::session::answered::{ANSWERS_MAX, AnsweredRing};
 use crate::domain::session::lifecycle::SessionState;
 use crate::domain::session::record::{Restored, Secrets, Session};
@@ -95,8 +95,8 @@ pub(super) struct Reader {
 #[derive(Debug)]
 struct Unfinished {
     session: Session,
-    scopes: Vec<(String, Vec<Selection>)>,
-    listeners: Vec<(u32, Vec<Selection>)>,
+    selections: Selections,
+    listeners: Vec<(u32, Selections)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -301,7 +301,8 @@ impl Reader {
             ring: AnsweredRing::restored(last),
         };
         let session = Session::restored(open, opened, restored);
-        self.session = Some(Unfinished { session, scopes: Vec::new(), listeners: Vec::new() });
+        let selections = Selections::default();
+        self.session = Some(Unfinished { session, selections, listeners: Vec::new() });
         Ok(())
     }
 
@@ -312,16 +313,16 @@ impl Reader {
             kind::SELECTION => {
                 let select = body.flags(1, "select")? == 1;
                 let scope = body.text()?;
-                let selection = Selection { select, selector: body.selector()? };
-                push(&mut unfinished.scopes, scope, selection);
-                Ok(())
+                let selector = body.selector()?;
+                let restored = unfinished.selections.restore(&scope, select, selector);
+                restored.map_err(|_| body.illegal("selection"))
             }
             kind::LISTENING => {
                 let listener = body.u32()?;
                 let select = body.flags(1, "select")? == 1;
-                let selection = Selection { select, selector: body.selector()? };
-                push(&mut unfinished.listeners, listener, selection);
-                Ok(())
+                let selector = body.selector()?;
+                let entries = unfinished.listener(listener);
+                entries.restore("", select, selector).map_err(|_| body.illegal("listener"))
             }
             _ => {
                 let index = Index(body.u64()?);
@@ -339,19 +340,10 @@ impl Reader {
     /// A session is put in when all that belongs to it has been read.
     fn finish_session(&mut self) -> Result<(), RestoreError> {
         let Some(unfinished) = self.session.take() else { return Ok(()) };
-        let Unfinished { mut session, scopes, listeners } = unfinished;
+        let Unfinished { mut session, selections, listeners } = unfinished;
         if self.machine.session(session.id()).is_some() {
             return Err(RestoreError::Double { kind: kind::SESSION });
         }
-        let illegal = |kind| {
-            move |_: SelectionsError| RestoreError::Illegal { kind, field: "list of selections" }
-        };
-        let selections = Selections::restore(scopes).map_err(illegal(kind::SELECTION))?;
-        let listeners = listeners.into_iter().map(|(listener, entries)| {
-            Ok((listener, Selections::restore([(String::new(), entries)])?))
-        });
-        let listeners =
-            listeners.collect::<Result<Vec<_>, _>>().map_err(illegal(kind::LISTENING))?;
         if !session.restore_interests(selections, listeners) {
             return Err(RestoreError::Illegal {
                 kind: kind::LISTENING,
@@ -363,11 +355,14 @@ impl Reader {
     }
 }
 
-/// Adds an entry to the list of its key, which is the last one or new.
-fn push<K: PartialEq>(lists: &mut Vec<(K, Vec<Selection>)>, key: K, selection: Selection) {
-    match lists.last_mut() {
-        Some((last, entries)) if *last == key => entries.push(selection),
-        _ => lists.push((key, vec![selection])),
+impl Unfinished {
+    /// The entries of a listener, which is the last one or new.
+    fn listener(&mut self, listener: u32) -> &mut Selections {
+        if self.listeners.last().is_none_or(|(last, _)| *last != listener) {
+            self.listeners.push((listener, Selections::default()));
+        }
+        let last = self.listeners.last_mut();
+        &mut last.expect("the listener was pushed if it was not there").1
     }
 }
 
