@@ -11,5 +11,6 @@ pub mod effect;
 pub mod entry;
 pub mod id;
 pub mod limits;
+pub mod node_name;
 pub mod outcome;
 pub mod topic;
