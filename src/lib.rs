@@ -2,6 +2,8 @@
 pub mod clock;
 pub mod domain;
 pub mod protocol;
+#[cfg(feature = "server")]
+pub mod replication;
 pub mod supervisor;
 pub mod telemetry;
 pub mod transport;
