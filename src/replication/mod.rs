@@ -15,6 +15,7 @@ mod append_frame;
 mod applied;
 mod core;
 mod error;
+mod founding;
 mod handle;
 mod journal;
 mod log_time;
