@@ -18,6 +18,7 @@ pub mod id;
 pub mod invariants;
 pub mod limits;
 pub mod machine;
+pub mod node_address;
 pub mod node_name;
 pub mod outcome;
 pub mod selector;
