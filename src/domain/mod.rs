@@ -11,6 +11,7 @@ pub mod effect;
 pub mod entry;
 pub mod id;
 pub mod limits;
+pub mod node_address;
 pub mod node_name;
 pub mod outcome;
 pub mod topic;
