@@ -15,3 +15,5 @@ mod mesh;
 pub use directory::{MeshEvent, PeerInfo, Peers};
 pub use error::{CallError, MeshError, OpenError, Refusal};
 pub use mesh::{IncomingStream, Lane, Mesh, MeshSettings};
+
+pub use crate::transport::{Frame, FrameReceiver, FrameSender, Priority, ReceiveError, SendError};
