@@ -318,7 +318,8 @@ impl Forwarded {
         }
         let mut leading = self.term.subscribe();
         let begun = tokio::time::timeout(LEAD_WAIT, leading.wait_for(|now| *now >= term)).await;
-        if !matches!(begun, Ok(Ok(now)) if *now == term) {
+        let leads = matches!(begun, Ok(Ok(now)) if *now == term);
+        if !leads {
             return;
         }
         tokio::select! {

@@ -142,7 +142,7 @@ impl QuorumWatch {
         }
         let mut voters = metrics.membership_config.voter_ids();
         let alone = voters.next() == Some(metrics.id) && voters.next().is_none();
-        let acknowledged = metrics.last_quorum_acked.map(|instant| *instant);
+        let acknowledged = metrics.last_quorum_acked.map(|instant| instant.into_inner().into());
         if alone { Some(now) } else { acknowledged }
     }
 }

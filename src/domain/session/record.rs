@@ -371,6 +371,12 @@ impl Session {
         self.host == claim.host && self.secrets == Secrets::advanced(claim.shown, claim.next)
     }
 
+    /// Its roles have changed: commands that were checked against the former ones are void.
+    #[cfg(test)]
+    pub(in crate::domain) fn raise_role_version(&mut self) {
+        self.role_version += 1;
+    }
+
     /// Takes over the claim's host and secrets.
     pub(in crate::domain) fn claimed(&mut self, claim: &Claim, epoch: u32) {
         self.epoch = epoch;
