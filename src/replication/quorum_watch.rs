@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use openraft::ServerState;
+use openraft::{Instant as _, ServerState};
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -142,7 +142,7 @@ impl QuorumWatch {
         }
         let mut voters = metrics.membership_config.voter_ids();
         let alone = voters.next() == Some(metrics.id) && voters.next().is_none();
-        let acknowledged = metrics.last_quorum_acked.map(|instant| instant.into_inner().into());
+        let acknowledged = metrics.last_quorum_acked.map(|at| now - at.elapsed());
         if alone { Some(now) } else { acknowledged }
     }
 }
