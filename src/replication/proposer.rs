@@ -318,8 +318,7 @@ impl Forwarded {
         }
         let mut leading = self.term.subscribe();
         let begun = tokio::time::timeout(LEAD_WAIT, leading.wait_for(|now| *now >= term)).await;
-        let leads = matches!(begun, Ok(Ok(now)) if *now == term);
-        if !leads {
+        if begun.is_err() || *self.term.borrow() != term {
             return;
         }
         tokio::select! {
