@@ -1,0 +1,1 @@
+//! Fetch: which topics a reader asks for, in which pages.

@@ -1,0 +1,1 @@
+//! JSON texts as bytes: well-formedness, and finding a value by pointer, without building a tree.
