@@ -1,2 +1,3 @@
 //! Quorate.
 pub mod domain;
+pub mod protocol;
