@@ -15,8 +15,8 @@ pub struct TopicInfo {
     pub id: TopicId,
     /// Where it stands in the tree.
     pub path: TopicPath,
-    /// Its type and properties.
-    pub specification: Specification,
+    /// Its type and properties; shared by all topics that have the same.
+    pub specification: Arc<Specification>,
     /// The command that added it.
     pub added: Index,
 }

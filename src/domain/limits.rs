@@ -36,3 +36,19 @@ pub const PROPERTIES_MAX: usize = 64;
 pub const PRINCIPAL_BYTES_MAX: usize = 256;
 /// Levels of nesting in a JSON value.
 pub const JSON_DEPTH_MAX: usize = 128;
+/// Roles of one session, and the length of each.
+pub const ROLES_MAX: usize = 64;
+/// A role's name.
+pub const ROLE_BYTES_MAX: usize = 256;
+/// A selection scope's name.
+pub const SCOPE_BYTES_MAX: usize = 256;
+/// Principals in the authentication store.
+pub const PRINCIPALS_MAX: usize = 10_000;
+/// A password hash as a PHC string.
+pub const PASSWORD_HASH_BYTES_MAX: usize = 512;
+/// Members that one founding command may name.
+pub const FOUNDERS_MAX: usize = 64;
+/// A member's name.
+pub const NODE_NAME_BYTES_MAX: usize = 256;
+/// Bytes of one snapshot record; only an item that is larger by itself makes a larger one.
+pub const SNAPSHOT_RECORD_BYTES: usize = 64 * 1024;

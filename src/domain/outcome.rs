@@ -38,6 +38,13 @@ pub enum Outcome {
         /// Raised by every open and move.
         epoch: u32,
     },
+    /// One page of sessions that were detached or ended.
+    Sessions {
+        /// How many by this page.
+        count: u32,
+        /// The same command has more to do: propose it again.
+        more: bool,
+    },
     /// Nothing was changed, for this reason.
     Rejected(Rejection),
 }
@@ -70,9 +77,18 @@ pub enum Rejection {
     /// The host refused the command for good before it was proposed.
     #[error("refused by the host")]
     RefusedByHost = 207,
-    /// The session holds as many of these as it may.
-    #[error("the session holds too many selections, listeners or properties")]
+    /// More of these than one session, one command or the cluster may hold, or a longer one.
+    #[error("more items, or longer ones, than the limit allows")]
     TooMany = 208,
+    /// A claim for a node that has started again since.
+    #[error("the claiming node has started again since")]
+    StaleHost = 209,
+    /// Another session has this identifier already.
+    #[error("another session has this identifier")]
+    SessionExists = 210,
+    /// Not a legal scope name: too long, or it begins with `$`.
+    #[error("the selection scope is not legal")]
+    InvalidScope = 211,
     /// No topic at that path or of that identifier.
     #[error("no such topic")]
     NoSuchTopic = 301,
@@ -100,6 +116,9 @@ pub enum Rejection {
     /// The selector cannot be parsed.
     #[error("the selector is not legal")]
     InvalidSelector = 309,
+    /// The update constraint is not legal.
+    #[error("the constraint is not legal")]
+    InvalidConstraint = 310,
     /// The caller may not do this.
     #[error("permission denied")]
     PermissionDenied = 401,
@@ -109,9 +128,43 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// Every reason there is.
+    pub const ALL: [Self; 24] = [
+        Self::Undecodable,
+        Self::NoSuchSession,
+        Self::StaleEpoch,
+        Self::StaleRoles,
+        Self::Gap,
+        Self::Forgotten,
+        Self::WrongSecret,
+        Self::RefusedByHost,
+        Self::TooMany,
+        Self::StaleHost,
+        Self::SessionExists,
+        Self::InvalidScope,
+        Self::NoSuchTopic,
+        Self::ExistsMismatch,
+        Self::InvalidPath,
+        Self::InvalidSpecification,
+        Self::IncompatibleValue,
+        Self::UnsatisfiedConstraint,
+        Self::InvalidStream,
+        Self::ValueTooLarge,
+        Self::InvalidSelector,
+        Self::InvalidConstraint,
+        Self::PermissionDenied,
+        Self::AlreadyFounded,
+    ];
+
     /// The stable number of this reason on the wire and in the log.
     #[must_use]
     pub fn code(self) -> u16 {
         self as u16
+    }
+
+    /// The reason of a number.
+    #[must_use]
+    pub fn from_code(code: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.code() == code)
     }
 }

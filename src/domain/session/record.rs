@@ -1,0 +1,330 @@
+//! One session as the machine holds it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::BufMut;
+use imbl::OrdMap;
+
+use super::answered::AnsweredRing;
+use super::lifecycle::SessionState;
+use crate::domain::command::OpenSession;
+use crate::domain::hash::{ItemKind, ItemSum, digest, item};
+use crate::domain::id::{Index, NodeId, SessionId};
+use crate::domain::limits;
+use crate::domain::selector::Selector;
+use crate::domain::selector::selections::{Selections, SelectionsError};
+
+/// A session. Its secrets are known here as hashes only.
+#[derive(Debug, Clone)]
+pub struct Session {
+    pub(super) id: SessionId,
+    pub(super) epoch: u32,
+    pub(super) role_version: u32,
+    pub(super) profile: Arc<Profile>,
+    pub(super) secrets: Secrets,
+    pub(super) host: Host,
+    pub(super) state: SessionState,
+    pub(super) interests: Interests,
+    pub(super) ring: AnsweredRing,
+}
+
+/// What a session was opened with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// Empty is anonymous.
+    pub principal: String,
+    /// Sorted, without doubles.
+    pub roles: Vec<String>,
+    /// Fixed (`$…`) and user properties.
+    pub properties: BTreeMap<String, String>,
+    /// How long the session outlives its connection, in log time.
+    pub reconnect_timeout_ms: u64,
+    /// The command that opened it.
+    pub opened: Index,
+}
+
+/// The node that serves a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Host {
+    /// Which node.
+    pub node: NodeId,
+    /// Which run of it.
+    pub incarnation: u64,
+}
+
+/// Hashes of the secrets that resume a session.
+///
+/// A client that never received the newest secret still holds the previous one, so that stays valid
+/// until the newest has been shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::domain) struct Secrets {
+    pub(in crate::domain) current: [u8; 32],
+    pub(in crate::domain) previous: Option<[u8; 32]>,
+}
+
+/// What a session wants to hear of. The digests stand beside what they cover, so a change of the
+/// session's other fields costs the same however much it has selected.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Interests {
+    selections: Arc<Selections>,
+    selections_digest: u64,
+    listeners: OrdMap<u32, Arc<Selections>>,
+    listeners_digest: ItemSum,
+    /// Entries of all listeners together.
+    listener_entries: usize,
+}
+
+impl Interests {
+    /// Adds a selection.
+    pub(super) fn select(
+        &mut self,
+        scope: &str,
+        select: bool,
+        selector: Selector,
+    ) -> Result<(), SelectionsError> {
+        Arc::make_mut(&mut self.selections).add(scope, select, selector)?;
+        self.selections_digest = digest(&canonical(&self.selections));
+        Ok(())
+    }
+
+    /// Adds an entry to a listener; the first registers it.
+    pub(super) fn listen(
+        &mut self,
+        listener: u32,
+        select: bool,
+        selector: Selector,
+    ) -> Result<(), SelectionsError> {
+        let before = self.listeners.get(&listener);
+        let mut entries = before.map_or_else(Arc::default, Arc::clone);
+        let room = before.is_some() || self.listeners.len() < limits::LISTENERS_MAX;
+        Arc::make_mut(&mut entries).add("", select, selector)?;
+        let others = self.listener_entries - before.map_or(0, |before| before.len());
+        if !room || others + entries.len() > limits::SELECTIONS_MAX {
+            return Err(SelectionsError::TooMany);
+        }
+        if let Some(before) = before {
+            self.listeners_digest.remove(listener_item(listener, before));
+        }
+        self.listener_entries = others + entries.len();
+        self.listeners_digest.add(listener_item(listener, &entries));
+        self.listeners.insert(listener, entries);
+        Ok(())
+    }
+
+    /// Removes a listener; false if there was none.
+    pub(super) fn unlisten(&mut self, listener: u32) -> bool {
+        let Some(before) = self.listeners.remove(&listener) else { return false };
+        self.listeners_digest.remove(listener_item(listener, &before));
+        self.listener_entries -= before.len();
+        true
+    }
+}
+
+fn listener_item(listener: u32, entries: &Selections) -> u64 {
+    item(ItemKind::Listener, [u64::from(listener), digest(&canonical(entries))])
+}
+
+/// One byte sequence per list of selections.
+fn canonical(selections: &Selections) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (scope, entries) in selections.scopes() {
+        put_text(&mut bytes, scope);
+        bytes.put_u32_le(entries.len() as u32);
+        for entry in entries {
+            bytes.put_u8(u8::from(entry.select));
+            put_text(&mut bytes, entry.selector.as_str());
+        }
+    }
+    bytes
+}
+
+fn put_text(bytes: &mut Vec<u8>, text: &str) {
+    bytes.put_u32_le(text.len() as u32);
+    bytes.extend_from_slice(text.as_bytes());
+}
+
+impl Session {
+    /// A session that is opened now.
+    pub(in crate::domain) fn opened(open: OpenSession, opened: Index) -> Self {
+        let OpenSession {
+            session,
+            secret_hash,
+            principal,
+            roles,
+            properties,
+            reconnect_timeout_ms,
+            host,
+            incarnation,
+        } = open;
+        let profile = Profile { principal, roles, properties, reconnect_timeout_ms, opened };
+        Self {
+            id: session,
+            epoch: 1,
+            role_version: 1,
+            profile: Arc::new(profile),
+            secrets: Secrets { current: secret_hash, previous: None },
+            host: Host { node: host, incarnation },
+            state: SessionState::Active,
+            interests: Interests::default(),
+            ring: AnsweredRing::default(),
+        }
+    }
+
+    /// Its identifier, for its whole life.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Raised by each move; commands of an earlier one are void.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Raised by each change of its roles; commands checked against an earlier one are void.
+    #[must_use]
+    pub fn role_version(&self) -> u32 {
+        self.role_version
+    }
+
+    /// Its principal; empty is anonymous.
+    #[must_use]
+    pub fn principal(&self) -> &str {
+        &self.profile.principal
+    }
+
+    /// Its roles, sorted, without doubles.
+    #[must_use]
+    pub fn roles(&self) -> &[String] {
+        &self.profile.roles
+    }
+
+    /// Fixed (`$…`) and user properties.
+    #[must_use]
+    pub fn properties(&self) -> &BTreeMap<String, String> {
+        &self.profile.properties
+    }
+
+    /// How long it outlives its connection, in log time.
+    #[must_use]
+    pub fn reconnect_timeout_ms(&self) -> u64 {
+        self.profile.reconnect_timeout_ms
+    }
+
+    /// The command that opened it.
+    #[must_use]
+    pub fn opened_at(&self) -> Index {
+        self.profile.opened
+    }
+
+    /// The node that serves it, or did last.
+    #[must_use]
+    pub fn host(&self) -> NodeId {
+        self.host.node
+    }
+
+    /// The incarnation of that node.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.host.incarnation
+    }
+
+    /// Where it is in its life.
+    #[must_use]
+    pub fn state(&self) -> SessionState {
+        self.state
+    }
+
+    /// Since when it is detached, in log time; none while it is active.
+    #[must_use]
+    pub fn detached_at_ms(&self) -> Option<u64> {
+        match self.state {
+            SessionState::Active => None,
+            SessionState::Detached { at_ms } => Some(at_ms),
+        }
+    }
+
+    /// When it ends unless it is claimed, in log time; none while it is active.
+    #[must_use]
+    pub fn expires_at_ms(&self) -> Option<u64> {
+        Some(self.detached_at_ms()?.saturating_add(self.profile.reconnect_timeout_ms))
+    }
+
+    /// What it has selected, over all scopes.
+    #[must_use]
+    pub fn selections(&self) -> &Arc<Selections> {
+        &self.interests.selections
+    }
+
+    /// Its topic notification listeners, in the order of their numbers.
+    pub fn listeners(&self) -> impl Iterator<Item = (u32, &Arc<Selections>)> {
+        self.interests.listeners.iter().map(|(listener, entries)| (*listener, entries))
+    }
+
+    /// The answers that its client may ask for again.
+    #[must_use]
+    pub fn answered(&self) -> &AnsweredRing {
+        &self.ring
+    }
+
+    /// The items of the state hash.
+    pub(super) fn items(&self) -> impl Iterator<Item = u64> {
+        std::iter::once(self.record_item()).chain(self.ring.items(self.id))
+    }
+
+    /// The item of everything but the answers.
+    pub(super) fn record_item(&self) -> u64 {
+        let words = [
+            self.id.0,
+            u64::from(self.epoch),
+            u64::from(self.role_version),
+            self.profile.digest(),
+            self.secrets.digest(),
+            self.host.node.0,
+            self.host.incarnation,
+            self.detached_at_ms().map_or(0, |at_ms| at_ms.wrapping_add(1)),
+            self.interests.selections_digest,
+            self.interests.listeners_digest.value(),
+        ];
+        item(ItemKind::Session, words)
+    }
+}
+
+impl Profile {
+    fn digest(&self) -> u64 {
+        let mut bytes = Vec::with_capacity(256);
+        bytes.put_u64_le(self.reconnect_timeout_ms);
+        bytes.put_u64_le(self.opened.0);
+        put_text(&mut bytes, &self.principal);
+        bytes.put_u32_le(self.roles.len() as u32);
+        for role in &self.roles {
+            put_text(&mut bytes, role);
+        }
+        for (key, value) in &self.properties {
+            put_text(&mut bytes, key);
+            put_text(&mut bytes, value);
+        }
+        digest(&bytes)
+    }
+}
+
+impl Secrets {
+    /// Whether a secret of this hash opens the session.
+    pub(in crate::domain) fn admit(&self, hash: &[u8; 32]) -> bool {
+        self.current == *hash || self.previous.as_ref() == Some(hash)
+    }
+
+    /// After a secret was shown and the next one given out.
+    pub(in crate::domain) fn advanced(&self, shown: [u8; 32], next: [u8; 32]) -> Self {
+        // Showing the current one proves that it arrived: it becomes the fallback. Showing the
+        // previous one again leaves that the fallback, as the current one was never seen.
+        Self { current: next, previous: Some(shown) }
+    }
+
+    fn digest(&self) -> u64 {
+        let previous = self.previous.as_ref().map_or(&[][..], |hash| &hash[..]);
+        digest(&[&self.current[..], previous].concat())
+    }
+}
