@@ -12,6 +12,7 @@ pub mod entry;
 pub mod fetch;
 pub mod id;
 pub mod limits;
+pub mod node_name;
 pub mod outcome;
 pub mod selector;
 pub mod topic;

@@ -1,0 +1,27 @@
+//! What is counted, as verbs. Names are `quorate_<noun>_<unit>[_total]`.
+//!
+//! Callers say what happened; how it is called and labelled is decided here alone. Without a
+//! recorder, as in the client library of an application that wants none, every call does nothing.
+//! `edge` is `client` or `peer`.
+
+use metrics::counter;
+
+/// A handshake on this edge ended well.
+pub fn connection_accepted(edge: &'static str) {
+    counter!("quorate_connections_accepted_total", "edge" => edge).increment(1);
+}
+
+/// A connection was turned away because the endpoint is full or its listener closed.
+pub fn connection_refused(edge: &'static str) {
+    counter!("quorate_connections_refused_total", "edge" => edge).increment(1);
+}
+
+/// A handshake failed or took too long.
+pub fn handshake_failed(edge: &'static str) {
+    counter!("quorate_handshakes_failed_total", "edge" => edge).increment(1);
+}
+
+/// An address was asked to show that it can receive, since many handshakes are under way.
+pub fn address_validation_asked(edge: &'static str) {
+    counter!("quorate_address_validations_total", "edge" => edge).increment(1);
+}

@@ -1,0 +1,342 @@
+//! A UDP socket with QUIC on it: accepts, dials, limits.
+
+use std::fmt;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use quinn::crypto::HmacKey;
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::hmac;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::connection::{CloseCode, Connection};
+use super::error::{AcceptError, BindError, Closed, ConnectError};
+use super::profile::{Edge, HANDSHAKE_TIMEOUT};
+use super::tls::{ClientTls, ServerTls};
+use crate::telemetry::{event, metrics};
+
+/// What is asked of the kernel for each direction of a socket; with its default of some 200 KiB one
+/// bulk packet in a hundred was lost.
+const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// How many strangers and friends an endpoint takes.
+#[derive(Debug, Clone, Copy)]
+pub struct EndpointLimits {
+    /// Connections, half-open ones included; more are refused.
+    pub connections_max: usize,
+    /// Handshakes under way from which on an address must show that it can receive (retry).
+    pub unvalidated_max: usize,
+}
+
+impl Default for EndpointLimits {
+    fn default() -> Self {
+        Self { connections_max: 20_000, unvalidated_max: 256 }
+    }
+}
+
+/// A secret that outlives the process: with it a restarted node tells the peers of its former
+/// connections at once that it has forgotten them.
+#[derive(Clone)]
+pub struct ResetKey([u8; 32]);
+
+impl ResetKey {
+    /// A key that was persisted.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes to persist.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 32] {
+        self.0
+    }
+}
+
+impl fmt::Debug for ResetKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("ResetKey(secret)")
+    }
+}
+
+/// What the kernel granted a socket, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketBuffers {
+    /// Of incoming datagrams.
+    pub receive: usize,
+    /// Of outgoing datagrams.
+    pub send: usize,
+}
+
+/// A socket that connections share; clones share it too.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    inner: quinn::Endpoint,
+    local: SocketAddr,
+    buffers: SocketBuffers,
+    edge: Edge,
+    load: Arc<Load>,
+}
+
+/// Connections that an endpoint has let in.
+#[derive(Debug)]
+struct Load {
+    limits: EndpointLimits,
+    connections: AtomicUsize,
+    half_open: AtomicUsize,
+}
+
+impl Endpoint {
+    /// Listens on `address` (port 0 for any free one) and can dial from the same socket. Needs a
+    /// runtime.
+    ///
+    /// # Errors
+    /// [`BindError`] if the address cannot be had.
+    pub fn listen(
+        address: SocketAddr,
+        tls: &ServerTls,
+        reset_key: &ResetKey,
+        limits: EndpointLimits,
+    ) -> Result<Self, BindError> {
+        Self::new(address, Some(tls), Some(reset_key), tls.edge(), limits)
+    }
+
+    /// A socket that only dials; bind `0.0.0.0:0` or `[::]:0` (which reaches both families). Needs
+    /// a runtime.
+    ///
+    /// # Errors
+    /// [`BindError`] if the address cannot be had.
+    pub fn dial_only(address: SocketAddr, edge: Edge) -> Result<Self, BindError> {
+        Self::new(address, None, None, edge, EndpointLimits::default())
+    }
+
+    fn new(
+        address: SocketAddr,
+        tls: Option<&ServerTls>,
+        reset_key: Option<&ResetKey>,
+        edge: Edge,
+        limits: EndpointLimits,
+    ) -> Result<Self, BindError> {
+        let unusable = |source| BindError::Socket { address, source };
+        let (socket, buffers) = bind(address)?;
+        let config = match reset_key {
+            Some(key) => endpoint_config(key),
+            None => quinn::EndpointConfig::default(),
+        };
+        let inner = quinn::Endpoint::new(
+            config,
+            tls.map(ServerTls::config),
+            socket,
+            Arc::new(quinn::TokioRuntime),
+        )
+        .map_err(unusable)?;
+        let local = inner.local_addr().map_err(unusable)?;
+        tracing::info!(
+            event = event::SOCKET_BOUND,
+            %local,
+            ?edge,
+            asked_bytes = SOCKET_BUFFER_BYTES,
+            receive_bytes = buffers.receive,
+            send_bytes = buffers.send,
+            "UDP socket bound"
+        );
+        let load =
+            Load { limits, connections: AtomicUsize::new(0), half_open: AtomicUsize::new(0) };
+        Ok(Self { inner, local, buffers, edge, load: Arc::new(load) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_address(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// What the kernel granted of the 4 MiB asked for in each direction.
+    #[must_use]
+    pub fn socket_buffers(&self) -> SocketBuffers {
+        self.buffers
+    }
+
+    /// Connections that came in and are not gone, half-open ones included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.load.connections.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the next knock that the limits let in; none once the endpoint is closed. Refusals
+    /// are counted and not returned. Cancel-safe. The handshake is run by the caller, in a task of
+    /// its own, so that one slow stranger keeps nobody waiting.
+    pub async fn accept(&self) -> Option<Accepting> {
+        loop {
+            let incoming = self.inner.accept().await?;
+            let half_open = self.load.half_open.load(Ordering::Relaxed);
+            if half_open >= self.load.limits.unvalidated_max && incoming.may_retry() {
+                metrics::address_validation_asked(self.edge.label());
+                // Fails only where a retry is not allowed, which was asked.
+                let _ = incoming.retry();
+                continue;
+            }
+            let Some(slot) = self.slot() else {
+                metrics::connection_refused(self.edge.label());
+                incoming.refuse();
+                continue;
+            };
+            return Some(Accepting { incoming, edge: self.edge, slot });
+        }
+    }
+
+    fn slot(&self) -> Option<Slot> {
+        let max = self.load.limits.connections_max;
+        let taken = self.load.connections.fetch_add(1, Ordering::Relaxed);
+        let slot = Slot { load: Arc::clone(&self.load), half_open: true };
+        slot.load.half_open.fetch_add(1, Ordering::Relaxed);
+        // Over the limit the slot is given back by its drop.
+        (taken < max).then_some(slot)
+    }
+
+    /// Dials `address` and verifies that its certificate is for `server_name`.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; `TimedOut` after `patience`.
+    pub async fn connect(
+        &self,
+        address: SocketAddr,
+        server_name: &str,
+        tls: &ClientTls,
+        patience: Duration,
+    ) -> Result<Connection, ConnectError> {
+        use quinn::ConnectError as E;
+        let connecting =
+            self.inner.connect_with(tls.config(), address, server_name).map_err(|e| match e {
+                E::EndpointStopping => ConnectError::EndpointClosed,
+                E::InvalidServerName(name) => ConnectError::ServerName { name },
+                E::CidsExhausted
+                | E::InvalidRemoteAddress(_)
+                | E::NoDefaultClientConfig
+                | E::UnsupportedVersion => ConnectError::Address { address },
+            })?;
+        match tokio::time::timeout(patience, connecting).await {
+            Ok(Ok(connection)) => Ok(Connection::new(connection, tls.edge(), None)),
+            Ok(Err(error)) => Err(ConnectError::Handshake { address, source: Closed::from(error) }),
+            Err(_) => Err(ConnectError::TimedOut { address }),
+        }
+    }
+
+    /// Closes every connection with code and reason and takes no more.
+    pub fn close(&self, code: CloseCode, reason: &str) {
+        self.inner.close(code.0.into(), reason.as_bytes());
+    }
+
+    /// Takes no more connections; those that are there go on.
+    pub fn stop_listening(&self) {
+        self.inner.set_server_config(None);
+    }
+
+    /// Waits until the farewells of all closed connections are on their way.
+    pub async fn drained(&self) {
+        self.inner.wait_idle().await;
+    }
+}
+
+/// A handshake that has not been run yet.
+#[derive(Debug)]
+pub struct Accepting {
+    incoming: quinn::Incoming,
+    edge: Edge,
+    slot: Slot,
+}
+
+impl Accepting {
+    /// Who knocks; the address may be forged until the handshake is done.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        self.incoming.remote_address()
+    }
+
+    /// Turns the stranger away.
+    pub fn refuse(self) {
+        metrics::connection_refused(self.edge.label());
+        self.incoming.refuse();
+    }
+
+    /// Runs the handshake to its end.
+    ///
+    /// # Errors
+    /// [`AcceptError`]; `TimedOut` after five seconds.
+    pub async fn complete(self) -> Result<Connection, AcceptError> {
+        let Self { incoming, edge, mut slot } = self;
+        let address = incoming.remote_address();
+        let result = match tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming).await {
+            Ok(Ok(connection)) => {
+                slot.handshake_done();
+                Ok(Connection::new(connection, edge, Some(slot)))
+            }
+            Ok(Err(error)) => Err(AcceptError::Handshake { address, source: Closed::from(error) }),
+            Err(_) => Err(AcceptError::TimedOut { address }),
+        };
+        match &result {
+            Ok(_) => metrics::connection_accepted(edge.label()),
+            Err(_) => metrics::handshake_failed(edge.label()),
+        }
+        result
+    }
+}
+
+/// One connection's place under the endpoint's limit, given back on drop.
+#[derive(Debug)]
+pub(super) struct Slot {
+    load: Arc<Load>,
+    half_open: bool,
+}
+
+impl Slot {
+    fn handshake_done(&mut self) {
+        if std::mem::take(&mut self.half_open) {
+            self.load.half_open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.handshake_done();
+        self.load.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<(UdpSocket, SocketBuffers), BindError> {
+    let unusable = |source| BindError::Socket { address, source };
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))
+        .map_err(unusable)?;
+    if address.is_ipv6() {
+        // One socket for both families; where the system forbids it IPv6 alone must do.
+        let _ = socket.set_only_v6(false);
+    }
+    // The kernel cuts these down to its limits; what it granted is logged.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+    socket.bind(&address.into()).map_err(|source| BindError::Bind { address, source })?;
+    let buffers = SocketBuffers {
+        receive: granted(socket.recv_buffer_size().unwrap_or(0)),
+        send: granted(socket.send_buffer_size().unwrap_or(0)),
+    };
+    Ok((socket.into(), buffers))
+}
+
+/// Linux reports twice what it grants, the other half being its own bookkeeping.
+fn granted(reported: usize) -> usize {
+    if cfg!(target_os = "linux") { reported / 2 } else { reported }
+}
+
+fn endpoint_config(key: &ResetKey) -> quinn::EndpointConfig {
+    let reset_key: Arc<dyn HmacKey> = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &key.0));
+    let mut config = quinn::EndpointConfig::new(reset_key);
+    // By default the key of the connection ids is drawn per process, and a restarted node would
+    // take every older id for noise and never send a reset for it.
+    let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key.0), b"connection ids");
+    let id_key = derived.as_ref().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
+    config
+}

@@ -1,0 +1,257 @@
+//! Who is trusted: identities, authorities, and the TLS settings of both edges.
+//!
+//! TLS 1.3 only, the ring provider given explicitly, no early data, no session tickets (a resumed
+//! handshake saves a tenth of its cost and would need secrets shared between nodes). Verification
+//! is never skipped: a peer always shows a certificate of the cluster's authority.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use super::error::TlsError;
+use super::profile::Edge;
+
+/// What every node's certificate carries beside the node's own name; a peer is dialled under it,
+/// as the name behind an address is not known before.
+pub const ANY_NODE: &str = "node.quorate";
+
+/// The DNS name that stands for the node `name` in its certificate.
+#[must_use]
+pub fn node_server_name(name: &str) -> String {
+    format!("{name}.{ANY_NODE}")
+}
+
+/// A certificate chain and its key: who we are.
+#[derive(Debug)]
+pub struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Clone for Identity {
+    fn clone(&self) -> Self {
+        Self { chain: self.chain.clone(), key: self.key.clone_key() }
+    }
+}
+
+impl Identity {
+    /// Reads a chain (leaf first) and a private key from PEM files.
+    ///
+    /// # Errors
+    /// [`TlsError::Read`] or [`TlsError::Pem`], naming the file.
+    pub fn load(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
+        let chain = certificates(certificate)?;
+        let pem = read(key)?;
+        let key = PrivateKeyDer::from_pem_slice(&pem)
+            .map_err(|_| TlsError::Pem { path: key.to_owned(), wanted: "private key" })?;
+        Ok(Self { chain, key })
+    }
+
+    /// The same from texts in memory.
+    ///
+    /// # Errors
+    /// [`TlsError::Pem`].
+    pub fn from_pem(certificate: &str, key: &str) -> Result<Self, TlsError> {
+        let chain = parse_certificates(certificate.as_bytes(), Path::new("certificate"))?;
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+            .map_err(|_| TlsError::Pem { path: "key".into(), wanted: "private key" })?;
+        Ok(Self { chain, key })
+    }
+
+    /// The DNS names in the leaf certificate.
+    #[cfg(feature = "server")]
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.chain.first().map(|leaf| super::certificate::dns_names(leaf)).unwrap_or_default()
+    }
+}
+
+/// The certificate authorities that are trusted: whom we believe.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    roots: Arc<RootCertStore>,
+}
+
+impl Authority {
+    /// Reads one or more authority certificates from a PEM file.
+    ///
+    /// # Errors
+    /// [`TlsError::Read`], [`TlsError::Pem`] or [`TlsError::Authority`].
+    pub fn load(path: &Path) -> Result<Self, TlsError> {
+        Self::new(certificates(path)?)
+    }
+
+    /// The same from a text in memory.
+    ///
+    /// # Errors
+    /// [`TlsError::Pem`] or [`TlsError::Authority`].
+    pub fn from_pem(pem: &str) -> Result<Self, TlsError> {
+        Self::new(parse_certificates(pem.as_bytes(), Path::new("authority"))?)
+    }
+
+    fn new(certificates: Vec<CertificateDer<'static>>) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates {
+            roots.add(certificate).map_err(|source| TlsError::Authority { source })?;
+        }
+        Ok(Self { roots: Arc::new(roots) })
+    }
+}
+
+/// The TLS settings of a side that listens, with the edge's QUIC parameters; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    edge: Edge,
+    config: quinn::ServerConfig,
+}
+
+impl ServerTls {
+    /// For clients. With `clients` a client may show a certificate of that authority; one that
+    /// shows none is let in all the same and authenticates otherwise.
+    ///
+    /// # Errors
+    /// [`TlsError`] if certificate and key are not usable together.
+    pub fn for_clients(identity: &Identity, clients: Option<&Authority>) -> Result<Self, TlsError> {
+        Self::new(Edge::Client, identity, clients)
+    }
+
+    /// For peers: each must show a certificate of `authority`.
+    ///
+    /// # Errors
+    /// [`TlsError`] if certificate, key or authority are not usable.
+    pub fn for_peers(identity: &Identity, authority: &Authority) -> Result<Self, TlsError> {
+        Self::new(Edge::Peer, identity, Some(authority))
+    }
+
+    fn new(
+        edge: Edge,
+        identity: &Identity,
+        authority: Option<&Authority>,
+    ) -> Result<Self, TlsError> {
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|source| TlsError::Identity { source })?;
+        let builder = match authority {
+            None => builder.with_no_client_auth(),
+            Some(authority) => {
+                let verifier = WebPkiClientVerifier::builder_with_provider(
+                    Arc::clone(&authority.roots),
+                    provider(),
+                );
+                let verifier = match edge {
+                    Edge::Client => verifier.allow_unauthenticated(),
+                    Edge::Peer => verifier,
+                };
+                builder.with_client_cert_verifier(
+                    verifier
+                        .build()
+                        .map_err(|error| TlsError::Verifier { reason: error.to_string() })?,
+                )
+            }
+        };
+        let mut tls = builder
+            .with_single_cert(identity.chain.clone(), identity.key.clone_key())
+            .map_err(|source| TlsError::Identity { source })?;
+        tls.alpn_protocols = vec![edge.alpn().to_vec()];
+        tls.session_storage = Arc::new(NoServerSessionStorage {});
+        tls.send_tls13_tickets = 0;
+        let crypto = QuicServerConfig::try_from(tls).map_err(|_| TlsError::NoCipherSuite)?;
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        config.transport_config(edge.server_parameters());
+        Ok(Self { edge, config })
+    }
+
+    pub(super) fn edge(&self) -> Edge {
+        self.edge
+    }
+
+    pub(super) fn config(&self) -> quinn::ServerConfig {
+        self.config.clone()
+    }
+}
+
+/// The TLS settings of a side that dials, with the edge's QUIC parameters; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ClientTls {
+    edge: Edge,
+    config: quinn::ClientConfig,
+}
+
+impl ClientTls {
+    /// For a client that believes `authority` and may show a certificate.
+    ///
+    /// # Errors
+    /// [`TlsError`] if certificate and key are not usable together.
+    pub fn for_client(
+        authority: &Authority,
+        identity: Option<&Identity>,
+    ) -> Result<Self, TlsError> {
+        Self::new(Edge::Client, authority, identity)
+    }
+
+    /// For a peer, which always shows its certificate.
+    ///
+    /// # Errors
+    /// [`TlsError`] if certificate and key are not usable together.
+    pub fn for_peer(authority: &Authority, identity: &Identity) -> Result<Self, TlsError> {
+        Self::new(Edge::Peer, authority, Some(identity))
+    }
+
+    fn new(
+        edge: Edge,
+        authority: &Authority,
+        identity: Option<&Identity>,
+    ) -> Result<Self, TlsError> {
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|source| TlsError::Identity { source })?
+            .with_root_certificates(Arc::clone(&authority.roots));
+        let mut tls = match identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => builder
+                .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
+                .map_err(|source| TlsError::Identity { source })?,
+        };
+        tls.alpn_protocols = vec![edge.alpn().to_vec()];
+        tls.resumption = Resumption::disabled();
+        let crypto = QuicClientConfig::try_from(tls).map_err(|_| TlsError::NoCipherSuite)?;
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(edge.client_parameters());
+        Ok(Self { edge, config })
+    }
+
+    pub(super) fn edge(&self) -> Edge {
+        self.edge
+    }
+
+    pub(super) fn config(&self) -> quinn::ClientConfig {
+        self.config.clone()
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    parse_certificates(&read(path)?, path)
+}
+
+fn parse_certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let unusable = || TlsError::Pem { path: path.to_owned(), wanted: "certificate" };
+    let certificates: Vec<_> =
+        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| unusable())?;
+    if certificates.is_empty() { Err(unusable()) } else { Ok(certificates) }
+}
