@@ -98,3 +98,21 @@ pub enum CloseReason {
     /// Its client broke the protocol.
     ProtocolError = 4,
 }
+
+impl CloseReason {
+    /// Every reason there is.
+    pub const ALL: [Self; 4] =
+        [Self::ByClient, Self::Expired, Self::ByController, Self::ProtocolError];
+
+    /// The stable number of this reason.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The reason of a number.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.code() == code)
+    }
+}

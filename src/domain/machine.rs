@@ -4,9 +4,12 @@
 //! must keep true stands with the part. A clone is O(1) and stands still, so readers never lock
 //! apply and apply never waits for a reader.
 
+use super::apply::found::Charter;
+use super::apply::move_session::Claim;
+use super::apply::set_topic::Target;
 use super::apply::{self, Context, Decision, Effects};
 use super::command::{Command, Sender};
-use super::configuration::Configuration;
+use super::configuration::{Configuration, Founding};
 use super::effect::Event;
 use super::entry::{Origin, Payload, Proposal};
 use super::hash::{ItemKind, item};
@@ -243,15 +246,23 @@ impl Machine {
                 apply::add_topic::apply(topics, context, effects, path, specification)
             }
             Command::OpenTopic { path } => apply::open_topic::apply(topics, &path),
-            Command::SetTopic(set) => apply::set_topic::apply(topics, context, effects, set),
-            Command::OpenStream(open) => apply::open_stream::apply(topics, context, effects, open),
+            Command::SetTopic { path, specification, constraint, value } => {
+                let target = Target { path, specification, constraint };
+                apply::set_topic::apply(topics, context, effects, target, &value)
+            }
+            Command::OpenStream { path, specification, constraint, value } => {
+                let target = Target { path, specification, constraint };
+                apply::open_stream::apply(topics, context, effects, target, value.as_ref())
+            }
             Command::RemoveTopics { selector, from } => {
                 apply::remove_topics::apply(topics, effects, &selector, from.as_ref())
             }
             Command::OpenSession(open) => {
                 apply::open_session::apply(sessions, configuration, context, effects, open)
             }
-            Command::MoveSession(claim) => {
+            Command::MoveSession { session, secret_hash, next_secret_hash, host, incarnation } => {
+                let host = Host { node: host, incarnation };
+                let claim = Claim { session, shown: secret_hash, next: next_secret_hash, host };
                 apply::move_session::apply(sessions, configuration, effects, &claim)
             }
             Command::DetachSession { session, epoch } => {
@@ -279,7 +290,11 @@ impl Machine {
             Command::Unlisten { listener } => {
                 apply::unlisten::apply(sessions, context, effects, listener)
             }
-            Command::Found(founding) => apply::found::apply(configuration, effects, founding),
+            Command::Found { cluster, lineage, names, admin_password, anonymous } => {
+                let founding = Founding { cluster, lineage };
+                let charter = Charter { founding, names, admin_password, anonymous };
+                apply::found::apply(configuration, effects, charter)
+            }
             Command::SetPassword { principal, password } => {
                 apply::set_password::apply(configuration, effects, principal, password)
             }

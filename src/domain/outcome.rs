@@ -1,5 +1,7 @@
 //! What became of a command: the replicated answer to whoever asked.
 
+use bytes::{Buf, BufMut};
+
 use super::id::{StreamId, TopicId};
 use super::topic::path::TopicPath;
 
@@ -47,6 +49,114 @@ pub enum Outcome {
     },
     /// Nothing was changed, for this reason.
     Rejected(Rejection),
+}
+
+/// Bytes that are no outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the bytes are no stored outcome")]
+pub struct OutcomeError;
+
+/// Tags of stored outcomes: never reused, never changed.
+mod tag {
+    pub(super) const DONE: u8 = 0;
+    pub(super) const UNCHANGED: u8 = 1;
+    pub(super) const REJECTED: u8 = 2;
+    pub(super) const TOPIC: u8 = 3;
+    pub(super) const STREAM: u8 = 4;
+    pub(super) const REMOVED: u8 = 5;
+    pub(super) const SESSION: u8 = 6;
+    pub(super) const SESSIONS: u8 = 7;
+}
+
+impl Outcome {
+    /// Its bytes: `tag u8 · fields`, little-endian, booleans as bytes, the path to the end. One
+    /// sequence per outcome.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(24);
+        match self {
+            Self::Done => bytes.put_u8(tag::DONE),
+            Self::Unchanged => bytes.put_u8(tag::UNCHANGED),
+            Self::Rejected(reason) => {
+                bytes.put_u8(tag::REJECTED);
+                bytes.put_u16_le(reason.code());
+            }
+            Self::Topic { id, created } => {
+                bytes.put_u8(tag::TOPIC);
+                bytes.put_u64_le(id.0);
+                bytes.put_u8(u8::from(*created));
+            }
+            Self::Stream { id, topic, created } => {
+                bytes.put_u8(tag::STREAM);
+                bytes.put_u64_le(id.0);
+                bytes.put_u64_le(topic.0);
+                bytes.put_u8(u8::from(*created));
+            }
+            Self::Removed { count, next } => {
+                bytes.put_u8(tag::REMOVED);
+                bytes.put_u32_le(*count);
+                // No path is empty, so nothing means none.
+                let next = next.as_ref().map_or("", TopicPath::as_str);
+                bytes.put_slice(next.as_bytes());
+            }
+            Self::Session { epoch } => {
+                bytes.put_u8(tag::SESSION);
+                bytes.put_u32_le(*epoch);
+            }
+            Self::Sessions { count, more } => {
+                bytes.put_u8(tag::SESSIONS);
+                bytes.put_u32_le(*count);
+                bytes.put_u8(u8::from(*more));
+            }
+        }
+        bytes
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`OutcomeError`] for anything else; never panics.
+    pub fn decode(bytes: &[u8]) -> Result<Self, OutcomeError> {
+        Self::read(bytes).ok_or(OutcomeError)
+    }
+
+    fn read(mut bytes: &[u8]) -> Option<Self> {
+        let bytes = &mut bytes;
+        let outcome = match bytes.try_get_u8().ok()? {
+            tag::DONE => Self::Done,
+            tag::UNCHANGED => Self::Unchanged,
+            tag::REJECTED => Self::Rejected(Rejection::from_code(bytes.try_get_u16_le().ok()?)?),
+            tag::TOPIC => Self::Topic {
+                id: TopicId(bytes.try_get_u64_le().ok()?),
+                created: read_bool(bytes)?,
+            },
+            tag::STREAM => Self::Stream {
+                id: StreamId(bytes.try_get_u64_le().ok()?),
+                topic: TopicId(bytes.try_get_u64_le().ok()?),
+                created: read_bool(bytes)?,
+            },
+            tag::REMOVED => {
+                let count = bytes.try_get_u32_le().ok()?;
+                let path = std::str::from_utf8(std::mem::take(bytes)).ok()?;
+                let next = if path.is_empty() { None } else { Some(TopicPath::parse(path).ok()?) };
+                Self::Removed { count, next }
+            }
+            tag::SESSION => Self::Session { epoch: bytes.try_get_u32_le().ok()? },
+            tag::SESSIONS => {
+                Self::Sessions { count: bytes.try_get_u32_le().ok()?, more: read_bool(bytes)? }
+            }
+            _ => return None,
+        };
+        bytes.is_empty().then_some(outcome)
+    }
+}
+
+fn read_bool(bytes: &mut &[u8]) -> Option<bool> {
+    match bytes.try_get_u8().ok()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
 }
 
 /// Why a command changed nothing. Numbers are wire error codes: by area, never reused.

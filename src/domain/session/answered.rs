@@ -94,9 +94,7 @@ impl AnsweredRing {
         let kept = request
             .checked_sub(self.first())
             .and_then(|place| self.answers.get(usize::try_from(place).ok()?));
-        kept.map_or(Turn::Forgotten, |answer| {
-            Turn::Repeat(answer.index, answer.outcome.outcome())
-        })
+        kept.map_or(Turn::Forgotten, |answer| Turn::Repeat(answer.index, answer.outcome.outcome()))
     }
 
     /// Keeps the answer to the next request, and drops what the client holds and what is over the

@@ -53,7 +53,10 @@ impl SessionState {
             // The clock runs from the first time: a second word about it buys no time.
             (Self::Detached { .. }, SessionStep::Detach { .. }) => Next::Stay,
             (Self::Active, SessionStep::Expire { .. }) => Next::Stay,
-            (Self::Detached { at_ms: since }, SessionStep::Expire { at_ms, reconnect_timeout_ms }) => {
+            (
+                Self::Detached { at_ms: since },
+                SessionStep::Expire { at_ms, reconnect_timeout_ms },
+            ) => {
                 if at_ms >= since.saturating_add(reconnect_timeout_ms) {
                     Next::Ended
                 } else {

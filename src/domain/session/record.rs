@@ -8,12 +8,12 @@ use imbl::OrdMap;
 
 use super::answered::AnsweredRing;
 use super::lifecycle::SessionState;
+use crate::domain::apply::move_session::Claim;
 use crate::domain::command::OpenSession;
 use crate::domain::hash::{ItemKind, ItemSum, digest, item};
 use crate::domain::id::{Index, NodeId, SessionId};
 use crate::domain::limits;
-use crate::domain::selector::Selector;
-use crate::domain::selector::selections::{Selections, SelectionsError};
+use crate::domain::selector::{Selections, SelectionsError, Selector};
 
 /// A session. Its secrets are known here as hashes only.
 #[derive(Debug, Clone)]
@@ -269,6 +269,31 @@ impl Session {
         &self.ring
     }
 
+    /// The secrets that resume it.
+    pub(in crate::domain) fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// It is what this command opened, and still as it was then.
+    pub(in crate::domain) fn was_opened_by(&self, open: &OpenSession) -> bool {
+        let opened = Self::opened(open.clone(), self.profile.opened);
+        (self.id, self.epoch, self.secrets, self.host)
+            == (opened.id, opened.epoch, opened.secrets, opened.host)
+            && self.profile == opened.profile
+    }
+
+    /// This very claim is the one that moved it last.
+    pub(in crate::domain) fn was_moved_by(&self, claim: &Claim) -> bool {
+        self.host == claim.host && self.secrets == Secrets::advanced(claim.shown, claim.next)
+    }
+
+    /// Takes over the claim's host and secrets.
+    pub(in crate::domain) fn claimed(&mut self, claim: &Claim, epoch: u32) {
+        self.epoch = epoch;
+        self.host = claim.host;
+        self.secrets = Secrets::advanced(claim.shown, claim.next);
+    }
+
     /// The items of the state hash.
     pub(super) fn items(&self) -> impl Iterator<Item = u64> {
         std::iter::once(self.record_item()).chain(self.ring.items(self.id))
@@ -317,7 +342,7 @@ impl Secrets {
     }
 
     /// After a secret was shown and the next one given out.
-    pub(in crate::domain) fn advanced(&self, shown: [u8; 32], next: [u8; 32]) -> Self {
+    pub(in crate::domain) fn advanced(shown: [u8; 32], next: [u8; 32]) -> Self {
         // Showing the current one proves that it arrived: it becomes the fallback. Showing the
         // previous one again leaves that the fallback, as the current one was never seen.
         Self { current: next, previous: Some(shown) }

@@ -7,10 +7,11 @@ use imbl::{OrdMap, OrdSet};
 
 use super::answered::Turn;
 use super::lifecycle::{Next, SessionState, SessionStep};
-use super::record::{Host, Session};
+use super::record::{Host, Interests, Session};
 use crate::domain::hash::ItemSum;
 use crate::domain::id::{Index, NodeId, SessionId};
 use crate::domain::outcome::Outcome;
+use crate::domain::selector::{SelectionsError, Selector};
 
 /// All sessions. Active ones stand in the order of hosts, detached ones in the order of expiry.
 #[derive(Debug, Clone, Default)]
@@ -118,6 +119,43 @@ impl SessionTable {
             self.unindex(before.0, expiry(before.1, &after), id);
             self.index(&after);
         }
+    }
+
+    /// Adds a selection to a session.
+    pub(in crate::domain) fn select(
+        &mut self,
+        id: SessionId,
+        scope: &str,
+        select: bool,
+        selector: Selector,
+    ) -> Result<(), SelectionsError> {
+        self.change_interests(id, |interests| interests.select(scope, select, selector))
+    }
+
+    /// Adds an entry to a session's listener; the first registers it.
+    pub(in crate::domain) fn listen(
+        &mut self,
+        id: SessionId,
+        listener: u32,
+        select: bool,
+        selector: Selector,
+    ) -> Result<(), SelectionsError> {
+        self.change_interests(id, |interests| interests.listen(listener, select, selector))
+    }
+
+    /// Removes a session's listener; false if there was none.
+    pub(in crate::domain) fn unlisten(&mut self, id: SessionId, listener: u32) -> bool {
+        self.change_interests(id, |interests| Ok(interests.unlisten(listener))).unwrap_or(false)
+    }
+
+    fn change_interests<T: Default>(
+        &mut self,
+        id: SessionId,
+        change: impl FnOnce(&mut Interests) -> Result<T, SelectionsError>,
+    ) -> Result<T, SelectionsError> {
+        let mut done = Ok(T::default());
+        self.change(id, |session| done = change(&mut session.interests));
+        done
     }
 
     /// Takes a step of a session's life; tells where it led.

@@ -5,7 +5,6 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
@@ -222,9 +221,9 @@ impl TopicTree {
 
 /// One byte sequence per specification, for sharing and for the state hash.
 pub(super) fn canonical(specification: &Specification) -> Vec<u8> {
-    let mut bytes = vec![specification.topic_type as u8];
-    for (key, value) in &specification.properties {
-        for text in [key, value] {
+    let mut bytes = vec![specification.topic_type().code()];
+    for (key, value) in specification.properties() {
+        for text in [&key, &value] {
             bytes.put_u32_le(text.len() as u32);
             bytes.extend_from_slice(text.as_bytes());
         }
