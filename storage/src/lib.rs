@@ -1,1 +1,45 @@
-//! storage
+//! Durable order of opaque records: the storage of Quorate.
+//!
+//! Owns the files of one node: the append log in CRC-framed segments ([`Log`]), the node's
+//! [`Identity`], and every rule about when something on disk may be believed. It knows no topics
+//! and no Raft; a payload is bytes.
+//!
+//! ```text
+//!   append ─► memory (readable) ─► Writer::step: one write, one fdatasync ─► completion (durable)
+//!                │                        │
+//!                ▼                        ▼
+//!              read                segment files ──► recovery at the next open
+//! ```
+//!
+//! Invariants that other code may lean on:
+//!
+//! - *readable* and *durable* are two events with two names; a completion is only ever the second.
+//! - After a failed flush nothing is acknowledged again until the log has been opened anew.
+//! - Nothing is deleted because of doubt: what recovery cuts moves into `quarantine/`.
+//! - All file work goes through [`disk::Disk`], so the simulated disk sees every operation.
+
+pub mod append_log;
+pub mod disk;
+pub mod error;
+pub mod format;
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod group_commit;
+pub mod hard_state;
+pub mod identity;
+mod log_state;
+pub mod poison;
+pub mod record;
+pub mod recovery;
+pub mod segment;
+pub mod standing;
+pub mod twin_file;
+
+pub use append_log::{Completion, Log, LogOptions};
+pub use disk::{Disk, DiskFile, OpenMode};
+pub use error::{DiskFault, DiskOperation, LogError, OpenError, ReadError};
+pub use group_commit::{Step, Writer};
+pub use identity::Identity;
+pub use poison::Poisoned;
+pub use record::{Position, Record, RecordKind};
+pub use recovery::{Hole, OpenReport, Tail};

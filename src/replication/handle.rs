@@ -1,0 +1,130 @@
+//! The handle that the gateway, the console and the node hold.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::error::{ProposeError, ReadError};
+use super::journal::Journal;
+use super::pending::SessionProposer;
+use super::status::{ClusterStatus, NodeState, Quorum};
+use crate::domain::command::Command;
+use crate::domain::id::{ClusterId, Index, Lineage, NodeId, SessionId};
+use crate::domain::machine::{Answered, Machine};
+use crate::domain::outcome::Outcome;
+
+/// Who this node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its name: what certificates, settings and people call it.
+    pub name: String,
+    /// Its identifier, never used again by another log.
+    pub id: NodeId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// The cluster's history that its log belongs to.
+    pub lineage: Lineage,
+    /// Rises with each start of the node.
+    pub incarnation: u64,
+}
+
+/// A running member of the cluster; clones share it.
+#[derive(Debug, Clone)]
+pub struct Replication {
+    core: Arc<Core>,
+}
+
+impl Replication {
+    /// An O(1) clone of the newest applied state.
+    #[must_use]
+    pub fn view(&self) -> Machine {
+        self.core.applied.view()
+    }
+
+    /// The events that the applied entries caused.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.core.journal
+    }
+
+    /// Begins to take the commands of a session that this node hosts. Answers come on the
+    /// receiver, in the order of request numbers; it closes when the session is attached anew
+    /// or the node stops.
+    #[must_use]
+    pub fn attach(
+        &self,
+        session: SessionId,
+        epoch: u32,
+        role_version: u32,
+    ) -> (SessionProposer, mpsc::Receiver<Vec<Answered>>) {
+        self.core.pending.attach(session, epoch, role_version)
+    }
+
+    /// Proposes a command of the cluster's own, such as `open session`, and waits for its outcome.
+    /// It may be applied more than once if the leader changes: such commands are idempotent by
+    /// content.
+    ///
+    /// # Errors
+    /// [`ProposeError::Refused`] if it was not taken, [`ProposeError::OutcomeUnknown`] when
+    /// `patience` runs out first.
+    pub async fn propose(
+        &self,
+        command: &Command,
+        patience: Duration,
+    ) -> Result<(Outcome, Index), ProposeError> {
+        self.core.propose(command, patience).await
+    }
+
+    /// Waits until this node has applied everything that was acknowledged anywhere in the cluster
+    /// before the call; gives the entry that it stands at.
+    ///
+    /// # Errors
+    /// [`ReadError::Inquorate`] at once without a quorum, [`ReadError::Deadline`] when `patience`
+    /// runs out.
+    pub async fn read_index(&self, patience: Duration) -> Result<u64, ReadError> {
+        self.core.read_index(patience).await
+    }
+
+    /// Waits until this node has applied `entry`; false when `patience` runs out first.
+    pub async fn applied(&self, entry: u64, patience: Duration) -> bool {
+        let mut applied = self.core.journal.applied();
+        let reached = applied.wait_for(|now| *now >= entry);
+        matches!(tokio::time::timeout(patience, reached).await, Ok(Ok(_)))
+    }
+
+    /// Whether this node sees a quorum, and every change of it.
+    #[must_use]
+    pub fn quorum(&self) -> watch::Receiver<Quorum> {
+        self.core.quorum.subscribe()
+    }
+
+    /// The node's place in its life, and every change of it.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<NodeState> {
+        self.core.state.subscribe()
+    }
+
+    /// Whether this node leads now.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.core.is_leader()
+    }
+
+    /// The name of the leader that this node follows, or its own.
+    #[must_use]
+    pub fn leader(&self) -> Option<String> {
+        self.core.leader()
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn member(&self) -> &Member {
+        &self.core.member
+    }
+
+    /// The cluster as seen from here; asks every member and takes at most `patience`.
+    pub async fn status(&self, patience: Duration) -> ClusterStatus {
+        self.core.status(patience).await
+    }
+}

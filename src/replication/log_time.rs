@@ -1,0 +1,54 @@
+//! The leader's clock for the log: milliseconds of quorate leadership since the cluster was founded.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clock::milliseconds;
+
+/// Stamps entries during one term of leadership.
+///
+/// It starts at the last log time in the log when this leader won, which the machine knows once
+/// the term's first entry has been applied, and then runs with the leader's monotonic clock, but
+/// only while a quorum is known to follow: an outage expires nothing.
+#[derive(Debug)]
+pub(super) struct LeaderClock {
+    base_ms: u64,
+    counted: Duration,
+    last: Instant,
+}
+
+impl LeaderClock {
+    /// A term whose first entry was applied at `now`; `base_ms` is the log time before it.
+    pub(super) fn start(base_ms: u64, now: Instant) -> Self {
+        Self { base_ms, counted: Duration::ZERO, last: now }
+    }
+
+    /// The log time at `now`. The time since the last call counts as far as `quorate_until`, the
+    /// end of the lease that the newest acknowledgement of a quorum gives.
+    pub(super) fn stamp(&mut self, now: Instant, quorate_until: Instant) -> u64 {
+        let upto = now.min(quorate_until);
+        self.counted += upto.saturating_duration_since(self.last);
+        self.last = self.last.max(now);
+        self.base_ms.saturating_add(milliseconds(self.counted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_quorate_time_counts_and_it_never_goes_back() {
+        let start = Clock::system().now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut clock = LeaderClock::start(1_000, start);
+        assert_eq!(clock.stamp(at(10), at(300)), 1_010);
+        assert_eq!(clock.stamp(at(500), at(300)), 1_300);
+        // Nothing of the outage counts, whatever is learnt afterwards.
+        assert_eq!(clock.stamp(at(2_000), at(300)), 1_300);
+        assert_eq!(clock.stamp(at(2_005), at(2_200)), 1_305);
+        assert_eq!(clock.stamp(at(2_004), at(2_200)), 1_305);
+    }
+}

@@ -1,0 +1,28 @@
+//! One order for everything: the only folder that knows the Raft library.
+//!
+//! Commands enter through [`SessionProposer::submit`] and [`Replication::propose`], reach the leader
+//! in order, are flushed on a quorum as entries, applied to the machine on every node and answered
+//! by the local apply; what they cause is read from the [`Journal`].
+//!
+//! ```text
+//! submit ─► pending ─► proposer ─┬─ leads: entry ─► Raft ─► log store ─► quorate-storage
+//!               ▲                └─ follows: forward lane ─► leader     ─► append lanes
+//!               │                                            │ committed
+//!               └── outcomes ── state store: machine.apply ◄─┘ ── events ─► journal
+//! ```
+
+mod append_frame;
+mod applied;
+mod error;
+mod journal;
+mod log_time;
+mod pending;
+mod proposer;
+mod raft_codec;
+mod raft_types;
+mod status;
+
+pub use error::{ProposeError, ReadError, Refusal};
+pub use journal::{Block, Journal, RING_BYTES_DEFAULT, Read};
+pub use pending::SessionProposer;
+pub use status::{ClusterStatus, NodeReport, NodeState, NodeStatus, Quorum, Role};

@@ -1,0 +1,401 @@
+//! The way of commands into the log.
+//!
+//! One task per node. While this node leads, it puts everything that waits, its own and what other
+//! nodes forward, into one entry at a time, with a few entries in flight and no lingering: what
+//! arrives meanwhile makes the next entry. While another node leads, it forwards in order on one
+//! lane. When the leader changes or the lane breaks, everything unanswered goes again, in order
+//! per session; request numbers keep that harmless.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver;
+use openraft::impls::OneshotResponder;
+use openraft::vote::leader_id_std::CommittedLeaderId;
+use tokio::sync::{Notify, watch};
+
+use super::applied::Applied;
+use super::journal::Journal;
+use super::log_time::LeaderClock;
+use super::pending::{Pending, take_proposals};
+use super::peers::{Lane, Peers};
+use super::quorum_watch::QuorumView;
+use super::raft_types::{Commands, parts};
+use super::state_store::Raft;
+use crate::clock::Clock;
+use crate::domain::entry::{ORIGIN_BYTES, Payload, PayloadError, Proposal};
+use crate::domain::entry::{put_proposal, take_proposal};
+use crate::domain::limits::{ENTRY_BYTES_SOFT, ENTRY_COMMANDS_MAX};
+use crate::supervisor::StopSignal;
+use crate::transport::{FrameReceiver, FrameSender};
+
+/// Entries that a leader has proposed and not yet applied.
+const ENTRIES_IN_FLIGHT: usize = 6;
+/// Bytes of forwarded commands that a leader holds before it stops reading from the lanes.
+const FORWARDED_BYTES: usize = 16 * 1024 * 1024;
+/// Commands in one forward frame.
+const FORWARD_COMMANDS_MAX: usize = 8_192;
+/// Pause before the way is tried again when it broke without a change of leader.
+const RETRY: Duration = Duration::from_millis(20);
+/// How long a lane waits for a node that has just won to begin to lead.
+const LEAD_WAIT: Duration = Duration::from_secs(2);
+/// Frames of a forward lane: the term that it is for, then batches of commands.
+const FRAME_TERM: u8 = 1;
+const FRAME_COMMANDS: u8 = 2;
+
+/// Where commands go now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// No leader is known; they wait.
+    Nobody,
+    /// Into this node's own entries.
+    Lead {
+        /// The term that this node leads.
+        term: u64,
+    },
+    /// To the leader.
+    Forward {
+        /// Its node id.
+        leader: u64,
+        /// Its term.
+        term: u64,
+    },
+}
+
+/// Where commands go now, as the Raft library sees it.
+pub(super) fn way(raft: &Raft) -> Way {
+    let metrics = raft.server_metrics();
+    let server = metrics.borrow_watched();
+    let term = server.vote.leader_id.term;
+    match server.current_leader {
+        Some(leader) if leader == server.id => {
+            if server.state == ServerState::Leader && server.vote.committed {
+                Way::Lead { term }
+            } else {
+                Way::Nobody
+            }
+        }
+        Some(leader) => Way::Forward { leader, term },
+        None => Way::Nobody,
+    }
+}
+
+/// The task that takes commands from [`Pending`] and [`Forwarded`] and sees them into the log.
+#[derive(Debug)]
+pub(super) struct Proposer {
+    pub(super) pending: Arc<Pending>,
+    pub(super) forwarded: Arc<Forwarded>,
+    pub(super) raft: Raft,
+    pub(super) applied: Applied,
+    pub(super) journal: Journal,
+    pub(super) peers: Peers,
+    pub(super) quorum: QuorumView,
+    pub(super) clock: Clock,
+}
+
+impl Proposer {
+    /// Runs until `stop`.
+    pub(super) async fn run(self, mut stop: StopSignal) {
+        tokio::select! {
+            () = stop.stopped() => {}
+            () = self.follow_the_way() => {}
+        }
+        self.forwarded.close();
+    }
+
+    async fn follow_the_way(&self) {
+        let mut server = self.raft.server_metrics();
+        let mut term_clock: Option<(u64, LeaderClock)> = None;
+        loop {
+            server.borrow_and_update();
+            let here = way(&self.raft);
+            let changed = async {
+                while way(&self.raft) == here {
+                    if server.changed().await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                    server.borrow_and_update();
+                }
+            };
+            self.pending.requeue_all();
+            let broke = tokio::select! {
+                () = changed => false,
+                () = async {
+                    match here {
+                        Way::Nobody => std::future::pending().await,
+                        Way::Lead { term } => self.lead(term, &mut term_clock).await,
+                        Way::Forward { leader, term } => self.forward(leader, term).await,
+                    }
+                } => true,
+            };
+            self.forwarded.close();
+            if broke {
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+
+    /// Leads `term` until an entry is refused or lost.
+    async fn lead(&self, term: u64, term_clock: &mut Option<(u64, LeaderClock)>) {
+        let mut applied = self.journal.applied();
+        while self.applied.last().is_none_or(|id| parts(&id).0 < term) {
+            if applied.changed().await.is_err() {
+                return;
+            }
+        }
+        // The clock outlives a lost entry: others of this term carry its stamps.
+        if term_clock.as_ref().is_none_or(|(of, _)| *of != term) {
+            let base_ms = self.applied.lock().machine.log_time_ms();
+            *term_clock = Some((term, LeaderClock::start(base_ms, self.clock.now())));
+        }
+        let Some((_, clock)) = term_clock else { return };
+        self.forwarded.open(term);
+        let mut quorum = self.quorum.subscribe();
+        let mut in_flight = FuturesUnordered::new();
+        let mut batch = Vec::new();
+        let mut own_first = true;
+        loop {
+            while in_flight.len() < ENTRIES_IN_FLIGHT && quorum.borrow().is_quorate() {
+                own_first = !own_first;
+                self.gather(&mut batch, own_first);
+                if batch.is_empty() {
+                    break;
+                }
+                let log_time_ms = clock.stamp(self.clock.now(), self.quorum.quorate_until());
+                let wall_time_ms = self.clock.wall_ms();
+                let payload = Payload { log_time_ms, wall_time_ms, proposals: batch };
+                let bytes = payload.encode();
+                batch = payload.proposals;
+                batch.clear();
+                let (responder, answer) = OneshotResponder::new_pair();
+                let write = self.raft.write(Commands(bytes)).responder(responder);
+                if write.with_leader(CommittedLeaderId { term }).await.is_err() {
+                    return;
+                }
+                in_flight.push(answer);
+            }
+            let room = in_flight.len() < ENTRIES_IN_FLIGHT;
+            tokio::select! {
+                Some(applied) = in_flight.next() => {
+                    // Refused or lost: hosts send again what was in it.
+                    let Ok(Ok(_)) = applied else { return };
+                }
+                () = self.pending.queued(), if room => {}
+                () = self.forwarded.queued(), if room => {}
+                changed = quorum.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what makes one entry.
+    fn gather(&self, batch: &mut Vec<Proposal>, own_first: bool) {
+        let own = |batch: &mut Vec<Proposal>, bytes| {
+            self.pending.take(bytes, ENTRY_COMMANDS_MAX, batch);
+        };
+        let others = |batch: &mut Vec<Proposal>, bytes| {
+            self.forwarded.take(bytes, ENTRY_COMMANDS_MAX, batch);
+        };
+        // Each gets half of an entry for sure, and the rest if the other leaves it.
+        if own_first {
+            own(batch, ENTRY_BYTES_SOFT / 2);
+            others(batch, ENTRY_BYTES_SOFT);
+            own(batch, ENTRY_BYTES_SOFT);
+        } else {
+            others(batch, ENTRY_BYTES_SOFT / 2);
+            own(batch, ENTRY_BYTES_SOFT);
+            others(batch, ENTRY_BYTES_SOFT);
+        }
+    }
+
+    /// Forwards to the leader until its lane breaks.
+    async fn forward(&self, leader: u64, term: u64) {
+        let Ok((mut sender, mut receiver)) = self.peers.open(leader, Lane::Forward).await else {
+            return;
+        };
+        if sender.queue(FRAME_TERM, &term.to_le_bytes()).is_err() {
+            return;
+        }
+        let mut batch = Vec::new();
+        loop {
+            if sender.queued_bytes() < ENTRY_BYTES_SOFT {
+                batch.clear();
+                self.pending.take(ENTRY_BYTES_SOFT, FORWARD_COMMANDS_MAX, &mut batch);
+                if !batch.is_empty() && queue_commands(&mut sender, &batch).is_err() {
+                    return;
+                }
+            }
+            let idle = sender.queued_bytes() == 0;
+            tokio::select! {
+                // The leader never writes on this lane: whatever comes is its end.
+                _ = receiver.next() => return,
+                sent = sender.flush(), if !idle => {
+                    if sent.is_err() {
+                        return;
+                    }
+                }
+                () = self.pending.queued(), if idle => {}
+            }
+        }
+    }
+}
+
+fn queue_commands(
+    sender: &mut FrameSender,
+    batch: &[Proposal],
+) -> Result<(), crate::transport::SendError> {
+    sender.queue_shared(FRAME_COMMANDS, commands_bytes(batch))
+}
+
+/// `count u32 · command*`, each as in an entry's payload.
+fn commands_bytes(batch: &[Proposal]) -> Bytes {
+    let bytes: usize = batch.iter().map(|one| ORIGIN_BYTES + one.command.len()).sum();
+    let mut buffer = BytesMut::with_capacity(4 + bytes);
+    buffer.put_u32_le(batch.len() as u32);
+    for proposal in batch {
+        put_proposal(&mut buffer, proposal);
+    }
+    buffer.freeze()
+}
+
+fn take_commands(mut bytes: Bytes) -> Result<Vec<Proposal>, PayloadError> {
+    if bytes.len() < 4 {
+        return Err(PayloadError::Short { at: bytes.len() });
+    }
+    let count = bytes.get_u32_le() as usize;
+    let mut proposals = Vec::with_capacity(count.min(bytes.len() / ORIGIN_BYTES));
+    for _ in 0..count {
+        proposals.push(take_proposal(&mut bytes)?);
+    }
+    if bytes.is_empty() {
+        Ok(proposals)
+    } else {
+        Err(PayloadError::Trailing { bytes: bytes.len() })
+    }
+}
+
+/// What other nodes have forwarded to this one while it leads.
+#[derive(Debug)]
+pub(super) struct Forwarded {
+    queue: Mutex<Queue>,
+    wake: Notify,
+    room: Notify,
+    /// The term in which forwarded commands are taken; 0 while this node does not lead.
+    term: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    proposals: VecDeque<Proposal>,
+    bytes: usize,
+    term: u64,
+}
+
+impl Forwarded {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            queue: Mutex::default(),
+            wake: Notify::new(),
+            room: Notify::new(),
+            term: watch::Sender::new(0),
+        })
+    }
+
+    /// Serves the lane of one node until its end, or the end of the term that it is for.
+    pub(super) async fn serve(&self, mut receiver: FrameReceiver) {
+        let Ok(Some(first)) = receiver.next().await else { return };
+        let Ok(term) = <[u8; 8]>::try_from(&first.body[..]).map(u64::from_le_bytes) else { return };
+        if first.kind != FRAME_TERM || term == 0 {
+            return;
+        }
+        let mut leading = self.term.subscribe();
+        let begun = tokio::time::timeout(LEAD_WAIT, leading.wait_for(|now| *now >= term)).await;
+        if !matches!(begun, Ok(Ok(now)) if *now == term) {
+            return;
+        }
+        tokio::select! {
+            _ = leading.wait_for(|now| *now != term) => {}
+            () = self.take_from(&mut receiver, term) => {}
+        }
+    }
+
+    async fn take_from(&self, receiver: &mut FrameReceiver, term: u64) {
+        while let Ok(Some(frame)) = receiver.next().await {
+            let commands = (frame.kind == FRAME_COMMANDS).then(|| take_commands(frame.body));
+            let Some(Ok(proposals)) = commands else {
+                tracing::warn!(event = "Q-241", "a peer forwarded what is no batch of commands");
+                return;
+            };
+            if !self.push(term, proposals).await {
+                return;
+            }
+        }
+    }
+
+    /// Waits for room and queues; false when the term is over.
+    async fn push(&self, term: u64, proposals: Vec<Proposal>) -> bool {
+        loop {
+            let room = self.room.notified();
+            {
+                let mut queue = self.lock();
+                if queue.term != term {
+                    return false;
+                }
+                if queue.bytes < FORWARDED_BYTES {
+                    queue.bytes += proposals.iter().map(size).sum::<usize>();
+                    queue.proposals.extend(proposals);
+                    break;
+                }
+            }
+            room.await;
+        }
+        self.wake.notify_one();
+        true
+    }
+
+    fn take(&self, bytes_soft: usize, count_max: usize, into: &mut Vec<Proposal>) {
+        let before = into.len();
+        let mut queue = self.lock();
+        take_proposals(&mut queue.proposals, bytes_soft, count_max, into);
+        let taken: usize = into.iter().skip(before).map(size).sum();
+        let was_full = queue.bytes >= FORWARDED_BYTES;
+        queue.bytes = queue.bytes.saturating_sub(taken);
+        let has_room = queue.bytes < FORWARDED_BYTES;
+        drop(queue);
+        if was_full && has_room {
+            self.room.notify_waiters();
+        }
+    }
+
+    async fn queued(&self) {
+        self.wake.notified().await;
+    }
+
+    fn open(&self, term: u64) {
+        *self.lock() = Queue { term, ..Queue::default() };
+        self.term.send_replace(term);
+    }
+
+    /// Ends every lane and forgets what was forwarded: its hosts will send it again.
+    fn close(&self) {
+        *self.lock() = Queue::default();
+        self.term.send_replace(0);
+        self.room.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("no code that can panic runs under the queue's lock")
+    }
+}
+
+fn size(proposal: &Proposal) -> usize {
+    ORIGIN_BYTES + proposal.command.len()
+}

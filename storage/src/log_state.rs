@@ -1,0 +1,1 @@
+//! What a log remembers while it is open.

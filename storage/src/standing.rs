@@ -1,0 +1,1 @@
+//! Where the log begins, and what it owes.
