@@ -42,14 +42,14 @@ pub struct Hello {
     /// Where a new session's events start; none: with initial values at its first `select`. Not
     /// looked at when a session is resumed.
     #[n(7)]
-    pub from: Option<From>,
+    pub from: Option<StartFrom>,
 }
 
 /// Where a new session's events start: its first `select` is taken as made here, so that past
 /// events of matching topics come on the event stream instead of initial values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-pub struct From {
+pub struct StartFrom {
     /// The history that the position is of; none: the cluster's present one.
     #[n(0)]
     pub lineage: Option<Lineage>,

@@ -21,6 +21,8 @@ pub mod error_code;
 pub mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(test)]
+mod golden;
 pub mod handshake;
 pub mod kind;
 mod laid;
