@@ -20,7 +20,7 @@ use super::session_queue::{Pushed, ReadOrder};
 use crate::domain::effect::{Effect, SessionChange};
 use crate::domain::id::{SessionId, TopicId};
 use crate::domain::topic::specification::Conflation;
-use crate::replication::journal::Block;
+use crate::replication::Block;
 
 /// Groups without members that are kept, since their sessions are likely to come back.
 const EMPTY_GROUPS_MAX: usize = 256;

@@ -12,7 +12,7 @@ use crate::domain::id::{Position, TopicId};
 use crate::domain::machine::Machine;
 use crate::domain::topic::specification::Conflation;
 use crate::protocol::delivery::{self, UnsubscribeReason};
-use crate::replication::journal::Block;
+use crate::replication::Block;
 
 /// Topics of which a reader remembers whether the session wants them.
 const REMEMBERED_TOPICS_MAX: usize = 65_536;
