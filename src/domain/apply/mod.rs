@@ -68,10 +68,10 @@ impl<'a> Effects<'a> {
 
     /// The command has no more.
     pub(super) fn finish(self) {
-        if self.ordinal > 0 {
-            if let Some(event) = self.events.last_mut() {
-                event.last = true;
-            }
+        if self.ordinal > 0
+            && let Some(event) = self.events.last_mut()
+        {
+            event.last = true;
         }
     }
 }

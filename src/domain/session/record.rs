@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BufMut;
 use imbl::OrdMap;
 
-use super::answered::AnsweredRing;
+use super::answered::{ANSWERS_MAX, AnsweredRing};
 use super::lifecycle::SessionState;
 use crate::domain::apply::move_session::Claim;
 use crate::domain::command::OpenSession;
@@ -63,9 +63,19 @@ pub(in crate::domain) struct Secrets {
     pub(in crate::domain) previous: Option<[u8; 32]>,
 }
 
+/// What a snapshot holds of a session beside what it was opened with.
+#[derive(Debug)]
+pub(in crate::domain) struct Restored {
+    pub(in crate::domain) epoch: u32,
+    pub(in crate::domain) role_version: u32,
+    pub(in crate::domain) secrets: Secrets,
+    pub(in crate::domain) state: SessionState,
+    pub(in crate::domain) ring: AnsweredRing,
+}
+
 /// What a session wants to hear of. The digests stand beside what they cover, so a change of the
 /// session's other fields costs the same however much it has selected.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Interests {
     selections: Arc<Selections>,
     selections_digest: u64,
@@ -73,6 +83,20 @@ pub(super) struct Interests {
     listeners_digest: ItemSum,
     /// Entries of all listeners together.
     listener_entries: usize,
+}
+
+impl Default for Interests {
+    fn default() -> Self {
+        let mut none = Self {
+            selections: Arc::default(),
+            selections_digest: 0,
+            listeners: OrdMap::new(),
+            listeners_digest: ItemSum::default(),
+            listener_entries: 0,
+        };
+        none.seal();
+        none
+    }
 }
 
 impl Interests {
@@ -83,9 +107,24 @@ impl Interests {
         select: bool,
         selector: Selector,
     ) -> Result<(), SelectionsError> {
-        Arc::make_mut(&mut self.selections).add(scope, select, selector)?;
-        self.selections_digest = digest(&canonical(&self.selections));
+        self.add_selection(scope, select, selector)?;
+        self.seal();
         Ok(())
+    }
+
+    /// Adds a selection without its digest, which [`Self::seal`] brings up to date.
+    fn add_selection(
+        &mut self,
+        scope: &str,
+        select: bool,
+        selector: Selector,
+    ) -> Result<(), SelectionsError> {
+        Arc::make_mut(&mut self.selections).add(scope, select, selector)?;
+        Ok(())
+    }
+
+    fn seal(&mut self) {
+        self.selections_digest = digest(&canonical(&self.selections));
     }
 
     /// Adds an entry to a listener; the first registers it.
@@ -107,8 +146,13 @@ impl Interests {
             self.listeners_digest.remove(listener_item(listener, before));
         }
         self.listener_entries = others + entries.len();
-        self.listeners_digest.add(listener_item(listener, &entries));
-        self.listeners.insert(listener, entries);
+        if entries.is_empty() {
+            // It hears of nothing: the same as one that is not registered.
+            self.listeners.remove(&listener);
+        } else {
+            self.listeners_digest.add(listener_item(listener, &entries));
+            self.listeners.insert(listener, entries);
+        }
         Ok(())
     }
 
@@ -169,6 +213,46 @@ impl Session {
             interests: Interests::default(),
             ring: AnsweredRing::default(),
         }
+    }
+
+    /// A session of a snapshot, to be filled and sealed.
+    pub(in crate::domain) fn restored(
+        open: OpenSession,
+        opened: Index,
+        restored: Restored,
+    ) -> Self {
+        let Restored { epoch, role_version, secrets, state, ring } = restored;
+        Self { epoch, role_version, secrets, state, ring, ..Self::opened(open, opened) }
+    }
+
+    /// Adds a selection of a snapshot.
+    pub(in crate::domain) fn restore_selection(
+        &mut self,
+        scope: &str,
+        select: bool,
+        selector: Selector,
+    ) -> Result<(), SelectionsError> {
+        self.interests.add_selection(scope, select, selector)
+    }
+
+    /// Adds a listener's entry of a snapshot.
+    pub(in crate::domain) fn restore_listening(
+        &mut self,
+        listener: u32,
+        select: bool,
+        selector: Selector,
+    ) -> Result<(), SelectionsError> {
+        self.interests.listen(listener, select, selector)
+    }
+
+    /// The ring of a session of a snapshot, to be filled.
+    pub(in crate::domain) fn restored_ring(&mut self) -> &mut AnsweredRing {
+        &mut self.ring
+    }
+
+    /// All selections of a snapshot are in.
+    pub(in crate::domain) fn seal(&mut self) {
+        self.interests.seal();
     }
 
     /// Its identifier, for its whole life.
@@ -297,6 +381,38 @@ impl Session {
     /// The items of the state hash.
     pub(super) fn items(&self) -> impl Iterator<Item = u64> {
         std::iter::once(self.record_item()).chain(self.ring.items(self.id))
+    }
+
+    /// What must hold in any session; the first thing that does not.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        let interests = &self.interests;
+        let entries = || interests.listeners.values().map(|entries| entries.len());
+        let digests = (interests.listeners.iter())
+            .map(|(listener, entries)| listener_item(*listener, entries))
+            .collect::<ItemSum>();
+        let roles_are_sorted = self.profile.roles.is_sorted_by(|one, next| one < next);
+        for (holds, what) in [
+            (self.id != SessionId::CLUSTER, "a session has the cluster's identifier"),
+            (self.epoch > 0, "a session has no epoch"),
+            (roles_are_sorted, "roles are out of order or double"),
+            (self.ring.len() <= ANSWERS_MAX, "an answer ring is over its bound"),
+            (self.ring.len() as u64 <= self.ring.last(), "more answers than requests are kept"),
+            (interests.selections.len() <= limits::SELECTIONS_MAX, "too many selections"),
+            (interests.listeners.len() <= limits::LISTENERS_MAX, "too many listeners"),
+            (entries().sum::<usize>() == interests.listener_entries, "listeners are miscounted"),
+            (interests.listener_entries <= limits::SELECTIONS_MAX, "too many listener entries"),
+            (entries().all(|entries| entries > 0), "a listener has no entries"),
+            (digests == interests.listeners_digest, "the digest of listeners is stale"),
+            (
+                digest(&canonical(&interests.selections)) == interests.selections_digest,
+                "the digest of selections is stale",
+            ),
+        ] {
+            if !holds {
+                return Err(what);
+            }
+        }
+        Ok(())
     }
 
     /// The item of everything but the answers.

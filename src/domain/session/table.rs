@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::answered::Turn;
 use super::lifecycle::{Next, SessionState, SessionStep};
 use super::record::{Host, Interests, Session};
 use crate::domain::hash::ItemSum;
@@ -92,6 +91,32 @@ impl SessionTable {
         self.by_expiry.get_min().map(|(at_ms, _)| *at_ms)
     }
 
+    /// Computes the part's share of the state hash from nothing.
+    pub(in crate::domain) fn recomputed_hash(&self) -> u64 {
+        self.iter().flat_map(Session::items).collect::<ItemSum>().value()
+    }
+
+    /// What the two orders must have in common with the table; the first thing that is not so.
+    pub(in crate::domain) fn check(&self) -> Result<(), &'static str> {
+        let active = self.by_id.values().filter(|session| session.expires_at_ms().is_none());
+        let mut hosts: Vec<_> = active.map(|session| (session.host, session.id)).collect();
+        hosts.sort_unstable();
+        if !hosts.iter().eq(self.by_host.iter()) {
+            return Err("the order of hosts is not that of the active sessions");
+        }
+        let expiries = self.by_id.values();
+        let mut expiries: Vec<_> =
+            expiries.filter_map(|session| Some((session.expires_at_ms()?, session.id))).collect();
+        expiries.sort_unstable();
+        if !expiries.iter().eq(self.by_expiry.iter()) {
+            return Err("the order of expiry is not that of the detached sessions");
+        }
+        if self.by_id.iter().any(|(id, session)| *id != session.id) {
+            return Err("a session stands under another identifier");
+        }
+        self.iter().try_for_each(Session::check)
+    }
+
     /// The part's share of the state hash.
     pub(in crate::domain) fn hash(&self) -> u64 {
         self.sum.value()
@@ -168,11 +193,6 @@ impl SessionTable {
             Next::Stay => {}
         }
         next
-    }
-
-    /// What a request number means to a session.
-    pub(in crate::domain) fn turn(&self, id: SessionId, request: u64) -> Option<Turn> {
-        Some(self.get(id)?.ring.turn(request))
     }
 
     /// Keeps the answer to a session's next request. A session that has just ended keeps none.

@@ -20,7 +20,7 @@ pub(super) struct Slots<T> {
 
 #[derive(Debug, Clone)]
 enum Node<T> {
-    Branch([Option<Arc<Node<T>>>; FANOUT]),
+    Branch([Option<Arc<Self>>; FANOUT]),
     Leaf([Option<Arc<T>>; FANOUT]),
 }
 

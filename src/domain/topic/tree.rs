@@ -18,6 +18,7 @@ use super::specification::Specification;
 use crate::domain::effect::TopicInfo;
 use crate::domain::hash::{ItemKind, ItemSum, item};
 use crate::domain::id::{Index, TopicId};
+use crate::domain::limits;
 
 /// All topics.
 #[derive(Debug, Clone)]
@@ -59,6 +60,18 @@ impl PartialEq for ByPath {
 }
 
 impl Eq for ByPath {}
+
+/// A topic as a snapshot holds it.
+#[derive(Debug)]
+pub(in crate::domain) struct RestoredTopic {
+    pub(in crate::domain) id: TopicId,
+    pub(in crate::domain) path: TopicPath,
+    pub(in crate::domain) specification: Specification,
+    pub(in crate::domain) added: Index,
+    pub(in crate::domain) version: Index,
+    pub(in crate::domain) value: Option<Bytes>,
+    pub(in crate::domain) stream: Option<StreamHold>,
+}
 
 /// A specification and how many topics have it.
 #[derive(Debug, Clone)]
@@ -130,6 +143,52 @@ impl TopicTree {
         self.next_id
     }
 
+    /// Computes the part's share of the state hash from nothing.
+    pub(in crate::domain) fn recomputed_hash(&self) -> u64 {
+        let sum: ItemSum = self.iter().flat_map(Topic::items).collect();
+        sum.value().wrapping_add(item(ItemKind::TopicCounter, [self.next_id]))
+    }
+
+    /// What must hold between the two orders and in any topic; the first thing that does not.
+    pub(in crate::domain) fn check(&self) -> Result<(), &'static str> {
+        let mut uses: OrdMap<Box<[u8]>, u64> = OrdMap::new();
+        for entry in &self.by_path {
+            let info = &entry.0;
+            let topic = self.by_id.get(info.id.0).ok_or("a path leads to no topic")?;
+            let specification = &info.specification;
+            let key = canonical(specification).into_boxed_slice();
+            let shared = self.specifications.get(&key).map(|shared| &shared.specification);
+            *uses.entry(key).or_default() += 1;
+            let value_bytes = topic.value.as_ref().map_or(0, Bytes::len);
+            for (holds, what) in [
+                (Arc::ptr_eq(info, &topic.info), "the two orders hold different topics"),
+                (info.id.0 < self.next_id, "a topic's identifier is yet to be given out"),
+                (topic.version >= info.added, "a topic's value is older than the topic"),
+                (value_bytes <= limits::VALUE_BYTES_MAX, "a value is over its limit"),
+                (
+                    !(specification.dont_retain_value() && topic.value.is_some()),
+                    "a topic that retains no value has one",
+                ),
+                (
+                    shared.is_some_and(|shared| Arc::ptr_eq(shared, specification)),
+                    "a specification is not shared",
+                ),
+            ] {
+                if !holds {
+                    return Err(what);
+                }
+            }
+        }
+        let counted = self.specifications.iter().map(|(key, shared)| (key, &shared.topics));
+        if !counted.eq(uses.iter()) {
+            return Err("the uses of specifications are miscounted");
+        }
+        if self.by_id.len() != self.by_path.len() {
+            return Err("the two orders hold different numbers of topics");
+        }
+        Ok(())
+    }
+
     /// The part's share of the state hash.
     pub(in crate::domain) fn hash(&self) -> u64 {
         self.sum.value().wrapping_add(item(ItemKind::TopicCounter, [self.next_id]))
@@ -148,7 +207,7 @@ impl TopicTree {
             specification: self.share(specification),
             added,
         });
-        self.next_id += 1;
+        self.next_id = self.next_id.wrapping_add(1);
         self.put(Topic { info: Arc::clone(&info), value: None, version: added, stream: None });
         info
     }
@@ -190,6 +249,23 @@ impl TopicTree {
             }
         }
         Some(Arc::clone(&topic.info))
+    }
+
+    /// Puts a topic of a snapshot in; false if its path or identifier is there already.
+    pub(in crate::domain) fn restore(&mut self, topic: RestoredTopic) -> bool {
+        let RestoredTopic { id, path, specification, added, version, value, stream } = topic;
+        if self.get(id).is_some() || self.by_path.contains(&path) {
+            return false;
+        }
+        let specification = self.share(specification);
+        let info = Arc::new(TopicInfo { id, path, specification, added });
+        self.put(Topic { info, value, version, stream: stream.map(Arc::new) });
+        true
+    }
+
+    /// Sets the identifier that the next topic will have, from a snapshot.
+    pub(in crate::domain) fn restore_next_id(&mut self, next_id: u64) {
+        self.next_id = next_id;
     }
 
     fn change(&mut self, id: TopicId, change: impl FnOnce(&mut Topic)) {
