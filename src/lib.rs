@@ -1,6 +1,8 @@
 //! Quorate.
 pub mod clock;
 pub mod domain;
+#[cfg(feature = "server")]
+pub mod peer;
 pub mod protocol;
 pub mod supervisor;
 pub mod telemetry;

@@ -17,6 +17,7 @@ mod hash;
 pub mod id;
 pub mod invariants;
 pub mod limits;
+pub mod node_address;
 pub mod node_name;
 pub mod machine;
 pub mod outcome;

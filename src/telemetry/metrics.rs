@@ -4,7 +4,7 @@
 //! recorder, as in the client library of an application that wants none, every call does nothing.
 //! `edge` is `client` or `peer`.
 
-use metrics::counter;
+use metrics::{counter, gauge};
 
 /// A handshake on this edge ended well.
 pub fn connection_accepted(edge: &'static str) {
@@ -24,4 +24,25 @@ pub fn handshake_failed(edge: &'static str) {
 /// An address was asked to show that it can receive, since many handshakes are under way.
 pub fn address_validation_asked(edge: &'static str) {
     counter!("quorate_address_validations_total", "edge" => edge).increment(1);
+}
+
+/// This many peers are connected now.
+pub fn peers_connected(count: usize) {
+    gauge!("quorate_peers_connected").set(count as f64);
+}
+
+/// A peer was refused, or refused us.
+pub fn peer_refused(reason: &'static str, by_us: bool) {
+    let by = if by_us { "us" } else { "them" };
+    counter!("quorate_peer_refusals_total", "reason" => reason, "by" => by).increment(1);
+}
+
+/// A peer's address could not be reached.
+pub fn peer_dial_failed() {
+    counter!("quorate_peer_dials_failed_total").increment(1);
+}
+
+/// A call to a peer brought no answer.
+pub fn peer_call_failed() {
+    counter!("quorate_peer_calls_failed_total").increment(1);
 }

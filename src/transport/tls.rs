@@ -18,6 +18,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::error::TlsError;
 use super::profile::Edge;
+use crate::domain::node_name::NodeName;
 
 /// What every node's certificate carries beside the node's own name; a peer is dialled under it,
 /// as the name behind an address is not known before.
@@ -27,6 +28,17 @@ pub const ANY_NODE: &str = "node.quorate";
 #[must_use]
 pub fn node_server_name(name: &str) -> String {
     format!("{name}.{ANY_NODE}")
+}
+
+/// The node that a certificate with these DNS names is for; none unless it is exactly one.
+#[must_use]
+pub fn node_name_in(names: &[String]) -> Option<NodeName> {
+    let mut nodes = names
+        .iter()
+        .filter_map(|name| name.strip_suffix(ANY_NODE)?.strip_suffix('.'))
+        .filter_map(|name| NodeName::parse(name).ok());
+    let only = nodes.next()?;
+    nodes.next().is_none().then_some(only)
 }
 
 /// A certificate chain and its key: who we are.
