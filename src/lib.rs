@@ -4,6 +4,8 @@ pub mod domain;
 #[cfg(feature = "server")]
 pub mod peer;
 pub mod protocol;
+#[cfg(feature = "server")]
+pub mod replication;
 pub mod supervisor;
 pub mod telemetry;
 pub mod transport;

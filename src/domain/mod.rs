@@ -20,6 +20,8 @@ pub mod limits;
 pub mod node_address;
 pub mod node_name;
 pub mod machine;
+pub mod machine;
+pub mod node_name;
 pub mod outcome;
 pub mod selector;
 pub mod session;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::core::Core;
 use super::error::{ProposeError, ReadError};
 use super::journal::Journal;
 use super::pending::SessionProposer;
@@ -12,13 +13,14 @@ use super::status::{ClusterStatus, NodeState, Quorum};
 use crate::domain::command::Command;
 use crate::domain::id::{ClusterId, Index, Lineage, NodeId, SessionId};
 use crate::domain::machine::{Answered, Machine};
+use crate::domain::node_name::NodeName;
 use crate::domain::outcome::Outcome;
 
 /// Who this node is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// Its name: what certificates, settings and people call it.
-    pub name: String,
+    pub name: NodeName,
     /// Its identifier, never used again by another log.
     pub id: NodeId,
     /// Its cluster.
@@ -32,7 +34,7 @@ pub struct Member {
 /// A running member of the cluster; clones share it.
 #[derive(Debug, Clone)]
 pub struct Replication {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
 }
 
 impl Replication {

@@ -13,16 +13,19 @@
 
 mod append_frame;
 mod applied;
+mod core;
 mod error;
+mod founding;
+mod handle;
 mod journal;
 mod log_time;
 mod pending;
-mod proposer;
 mod raft_codec;
 mod raft_types;
 mod status;
 
 pub use error::{ProposeError, ReadError, Refusal};
+pub use handle::{Member, Replication};
 pub use journal::{Block, Journal, RING_BYTES_DEFAULT, Read};
 pub use pending::SessionProposer;
 pub use status::{ClusterStatus, NodeReport, NodeState, NodeStatus, Quorum, Role};

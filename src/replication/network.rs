@@ -5,6 +5,7 @@
 //! so they never queue behind bulk. Snapshots have the lane of lowest priority.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -17,6 +18,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use quorate_storage::snapshot::Catalogue;
 
 use super::append_frame::{
     append_head_bytes, ballot_bytes, take_accepted, take_answer, take_verdict, transfer_bytes,
@@ -26,7 +28,7 @@ use super::raft_codec::CodecError;
 use super::raft_types::{Snapshot, Types, Vote};
 use super::snapshot_transfer::{SnapshotFile, send_snapshot};
 use crate::clock::Clock;
-use crate::transport::{FrameReceiver, FrameSender};
+use crate::peer::{FrameReceiver, FrameSender};
 
 /// Append requests without an answer, per follower. More only fills the receiver with requests of
 /// one entry each; fewer leave the wire idle during a flush.
@@ -53,6 +55,7 @@ type AppendAnswer = Result<StreamAppendResult<Types>, RPCError<Types>>;
 #[derive(Debug, Clone)]
 pub(super) struct Network {
     pub(super) peers: Peers,
+    pub(super) catalogue: Arc<Catalogue>,
     pub(super) clock: Clock,
 }
 
@@ -67,6 +70,7 @@ enum Purpose {
 #[derive(Debug)]
 pub(super) struct PeerClient {
     peers: Peers,
+    catalogue: Arc<Catalogue>,
     target: u64,
     purpose: Purpose,
     clock: Clock,
@@ -74,7 +78,13 @@ pub(super) struct PeerClient {
 
 impl Network {
     fn client(&self, target: u64, purpose: Purpose) -> PeerClient {
-        PeerClient { peers: self.peers.clone(), target, purpose, clock: self.clock }
+        PeerClient {
+            peers: self.peers.clone(),
+            catalogue: Arc::clone(&self.catalogue),
+            target,
+            purpose,
+            clock: self.clock,
+        }
     }
 }
 
@@ -163,7 +173,7 @@ impl RaftNetworkV2<Types> for PeerClient {
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
-            sent = send_snapshot(&self.peers, self.target, vote, snapshot) => {
+            sent = send_snapshot(&self.peers, &self.catalogue, self.target, vote, snapshot) => {
                 sent.map_err(|fault| StreamingError::Unreachable(Unreachable::new(&fault)))
             }
         }
@@ -284,7 +294,7 @@ impl Pipeline {
     fn queue(
         &mut self,
         request: &AppendEntriesRequest<Types>,
-    ) -> Result<(), crate::transport::SendError> {
+    ) -> Result<(), crate::peer::SendError> {
         self.in_flight += 1;
         self.sender.queue(FRAME_APPEND, &append_head_bytes(request))?;
         for entry in &request.entries {

@@ -32,7 +32,7 @@ use crate::domain::entry::{ORIGIN_BYTES, Payload, PayloadError, Proposal};
 use crate::domain::entry::{put_proposal, take_proposal};
 use crate::domain::limits::{ENTRY_BYTES_SOFT, ENTRY_COMMANDS_MAX};
 use crate::supervisor::StopSignal;
-use crate::transport::{FrameReceiver, FrameSender};
+use crate::peer::{FrameReceiver, FrameSender};
 
 /// Entries that a leader has proposed and not yet applied.
 const ENTRIES_IN_FLIGHT: usize = 6;
@@ -251,7 +251,7 @@ impl Proposer {
 fn queue_commands(
     sender: &mut FrameSender,
     batch: &[Proposal],
-) -> Result<(), crate::transport::SendError> {
+) -> Result<(), crate::peer::SendError> {
     sender.queue_shared(FRAME_COMMANDS, commands_bytes(batch))
 }
 

@@ -27,11 +27,13 @@ pub mod fuzzing;
 pub mod group_commit;
 pub mod hard_state;
 pub mod identity;
+pub mod index;
 mod log_state;
 pub mod poison;
 pub mod record;
 pub mod recovery;
 pub mod segment;
+pub mod snapshot;
 pub mod standing;
 pub mod twin_file;
 
