@@ -46,8 +46,6 @@ pub const JSON_DEPTH_MAX: usize = 128;
 pub const ROLES_MAX: usize = 64;
 /// A role's name.
 pub const ROLE_BYTES_MAX: usize = 256;
-/// A selection scope's name.
-pub const SCOPE_BYTES_MAX: usize = 256;
 /// Principals in the authentication store.
 pub const PRINCIPALS_MAX: usize = 10_000;
 /// A password hash as a PHC string.

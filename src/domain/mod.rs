@@ -20,8 +20,6 @@ pub mod limits;
 pub mod node_address;
 pub mod node_name;
 pub mod machine;
-pub mod machine;
-pub mod node_name;
 pub mod outcome;
 pub mod selector;
 pub mod session;
