@@ -117,6 +117,31 @@ impl Updates {
         Ok(Self { path, reader, line: 0, buffer: Vec::new() })
     }
 
+    /// How many lines are left, blank ones left out, without looking into them.
+    ///
+    /// # Errors
+    /// [`InputError::Io`] when they cannot be read.
+    pub(in crate::cli) fn count_lines(mut self) -> Result<u64, InputError> {
+        let (mut lines, mut blank) = (0, true);
+        loop {
+            let bytes = match self.reader.fill_buf() {
+                Ok([]) => return Ok(lines + u64::from(!blank)),
+                Ok(bytes) => bytes,
+                Err(error) => return Err(InputError::Io { path: self.path, error }),
+            };
+            for byte in bytes {
+                if *byte == b'\n' {
+                    lines += u64::from(!blank);
+                    blank = true;
+                } else {
+                    blank &= byte.is_ascii_whitespace();
+                }
+            }
+            let read = bytes.len();
+            self.reader.consume(read);
+        }
+    }
+
     fn parse(&self) -> Result<Option<Update>, InputError> {
         let text = self.buffer.trim_ascii();
         if text.is_empty() {
@@ -171,6 +196,7 @@ mod tests {
         assert_eq!(&updates[0].value[..], b"{ \"x\" : 1.50 }");
         assert_eq!(&updates[1].value[..], b"null");
         assert_eq!(updates.len(), 2);
+        assert_eq!(Updates::from_bytes("test", text).unwrap().count_lines().unwrap(), 2);
     }
 
     #[test]

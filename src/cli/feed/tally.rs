@@ -12,7 +12,7 @@ use crate::domain::id::{Index, Position};
 const LATENCY_US_MAX: u64 = 600_000_000;
 
 /// Counts acknowledgements as they come in.
-pub(in crate::cli) struct Acknowledgements {
+pub(in crate::cli) struct Tally {
     started: Instant,
     last: Option<Instant>,
     latencies_us: Histogram<u64>,
@@ -22,7 +22,7 @@ pub(in crate::cli) struct Acknowledgements {
     longest_pause: Duration,
 }
 
-impl Acknowledgements {
+impl Tally {
     /// Starts to count.
     pub(in crate::cli) fn new(now: Instant) -> Self {
         let latencies_us = Histogram::new_with_bounds(1, LATENCY_US_MAX, 3);
@@ -109,15 +109,15 @@ mod tests {
     fn a_report_has_the_fields_that_tools_rely_on() {
         let start = Clock::system().now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut acknowledgements = Acknowledgements::new(start);
-        acknowledgements.record(Index::new(78, 3), at(0), at(2));
-        acknowledgements.record(Index::new(80, 0), at(1), at(502));
-        let report = acknowledgements.report(at(1000));
+        let mut tally = Tally::new(start);
+        tally.record(Index::new(78, 3), at(0), at(2));
+        tally.record(Index::new(80, 0), at(1), at(502));
+        let report = tally.report(at(1000));
         assert_eq!(report["acknowledged"], 2);
         assert_eq!(report["first_position"], "78.3");
         assert_eq!(report["last_position"], "80.0");
         assert_eq!(report["updates_per_s"], 2.0);
         assert_eq!(report["ack_ms"]["p50"], 2.0);
-        assert_eq!(acknowledgements.longest_pause(), Duration::from_millis(500));
+        assert_eq!(tally.longest_pause(), Duration::from_millis(500));
     }
 }

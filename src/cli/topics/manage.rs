@@ -1,0 +1,255 @@
+//! `quorate topics add|set|get|list|remove`: one request and its answer.
+
+use anyhow::Context as _;
+use serde_json::{Map, Value, json};
+
+use crate::cli::failure::Failure;
+use crate::cli::output;
+use crate::cli::profile::ProfileArguments;
+use crate::client::{Client, Detail, Fetch, FetchedTopic, PathBound, ReadLevel, SetTopic};
+use crate::domain::topic::path::TopicPath;
+use crate::domain::topic::specification::{Specification, TopicType};
+use crate::domain::topic::value;
+use crate::supervisor::ExitCode;
+
+use super::watch::json_value;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Add {
+    /// Where, as a/b/c.
+    path: String,
+    /// string, json, binary, int64 or double.
+    #[arg(value_name = "TYPE")]
+    topic_type: TopicType,
+    /// A property, as CONFLATION=off; may be given again.
+    #[arg(long = "property", value_name = "KEY=VALUE", value_parser = property)]
+    properties: Vec<(String, String)>,
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Set {
+    /// Which topic.
+    path: String,
+    /// The value as text: a JSON text, a number, a string, base64 for binary.
+    #[arg(required_unless_present = "null")]
+    value: Option<String>,
+    /// Set the null value.
+    #[arg(long, conflicts_with = "value")]
+    null: bool,
+    /// Add the topic with this type if it is missing.
+    #[arg(long, value_name = "TYPE")]
+    add: Option<TopicType>,
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Get {
+    /// Which topic.
+    path: String,
+    /// One JSON object with path, type, version and value.
+    #[arg(long)]
+    json: bool,
+    /// The node to ask first; after its death any other.
+    #[arg(long)]
+    node: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    /// Which topics.
+    #[arg(default_value = "?.*//")]
+    selector: String,
+    /// With their values.
+    #[arg(long)]
+    values: bool,
+    /// A JSON object for each.
+    #[arg(long)]
+    json: bool,
+    /// The node to ask first; after its death any other.
+    #[arg(long)]
+    node: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Remove {
+    /// Which topics.
+    selector: String,
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn add(profile: &ProfileArguments, add: Add) -> anyhow::Result<ExitCode> {
+    let path = parse_path(&add.path)?;
+    let specification = Specification::new(add.topic_type, add.properties)
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    let client = profile.connect(None).await?;
+    let added = client
+        .add_topic(&path, &specification)
+        .await
+        .with_context(|| format!("cannot add {path}"))?;
+    client.close().await;
+    if add.json {
+        let AddedFields { id, created, index } =
+            AddedFields { id: added.topic, created: added.created, index: added.index };
+        output::json(&json!({
+            "topic": path.as_str(), "id": id.to_string(), "created": created,
+            "position": index.to_string(),
+        }));
+    } else {
+        output::line(if added.created { "created" } else { "exists" });
+    }
+    Ok(ExitCode::DONE)
+}
+
+/// What an addition tells.
+struct AddedFields {
+    id: crate::domain::id::TopicId,
+    created: bool,
+    index: crate::domain::id::Index,
+}
+
+pub(super) async fn set(profile: &ProfileArguments, set: Set) -> anyhow::Result<ExitCode> {
+    let path = parse_path(&set.path)?;
+    let client = profile.connect(None).await?;
+    let topic_type = match (set.add, find(&client, &path).await?) {
+        (_, Some(topic)) => known_type(&topic)?,
+        (Some(topic_type), None) => topic_type,
+        (None, None) => {
+            anyhow::bail!("no topic at {path}; add it first, or give --add TYPE")
+        }
+    };
+    let bytes = match &set.value {
+        Some(text) => Some(value::from_text(topic_type, text)
+            .map_err(|error| Failure::usage(error.to_string()))?),
+        None => None,
+    };
+    let specification = set.add.map(Specification::plain);
+    let answered = client
+        .set_topic(SetTopic {
+            path: &path,
+            specification: specification.as_ref(),
+            constraint: &[],
+            value: crate::client::Value::of_type(topic_type, bytes.as_deref())
+                .with_context(|| format!("a {topic_type} topic has no such value"))?,
+        })
+        .await
+        .with_context(|| format!("cannot set {path}"))?;
+    client.close().await;
+    let changed = answered.detail != Detail::Unchanged;
+    if set.json {
+        let position = answered.index.to_string();
+        output::json(&json!({"topic": path.as_str(), "position": position, "changed": changed}));
+    } else {
+        output::line(format!("{} {}", answered.index, if changed { "set" } else { "unchanged" }));
+    }
+    Ok(ExitCode::DONE)
+}
+
+pub(super) async fn get(profile: &ProfileArguments, get: Get) -> anyhow::Result<ExitCode> {
+    let path = parse_path(&get.path)?;
+    let client = profile.connect(get.node.as_deref()).await?;
+    let topic = find(&client, &path).await?;
+    client.close().await;
+    let Some(topic) = topic else { anyhow::bail!("no topic at {path}") };
+    if get.json {
+        output::line(row(&topic, true)?);
+    } else {
+        let text = value::to_text(known_type(&topic)?, topic.value.as_deref());
+        output::line(text);
+    }
+    Ok(ExitCode::DONE)
+}
+
+pub(super) async fn list(profile: &ProfileArguments, list: List) -> anyhow::Result<ExitCode> {
+    let client = profile.connect(list.node.as_deref()).await?;
+    let mut from = None;
+    loop {
+        let fetch = Fetch {
+            selector: list.selector.clone(),
+            from: from.take(),
+            values: list.values.then_some(0),
+            ..Fetch::default()
+        };
+        let page = client.fetch(fetch, ReadLevel::Local).await.context("cannot list topics")?;
+        for topic in &page.topics {
+            output::line(if list.json {
+                row(topic, list.values)?
+            } else if list.values {
+                let text = value::to_text(known_type(topic)?, topic.value.as_deref());
+                format!("{}\t{text}", topic.path)
+            } else {
+                topic.path.to_string()
+            });
+        }
+        match page.topics.last() {
+            Some(last) if page.more => {
+                from = Some(PathBound { path: last.path.to_string(), inclusive: false });
+            }
+            _ => break,
+        }
+    }
+    client.close().await;
+    Ok(ExitCode::DONE)
+}
+
+pub(super) async fn remove(
+    profile: &ProfileArguments,
+    remove: Remove,
+) -> anyhow::Result<ExitCode> {
+    let client = profile.connect(None).await?;
+    let removed = client
+        .remove(&remove.selector)
+        .await
+        .with_context(|| format!("cannot remove {}", remove.selector))?;
+    client.close().await;
+    if remove.json {
+        output::json(&json!({ "removed": removed }));
+    } else {
+        output::line(format!("removed {removed}"));
+    }
+    Ok(ExitCode::DONE)
+}
+
+/// The topic at a path with its value, if there is one.
+async fn find(client: &Client, path: &TopicPath) -> anyhow::Result<Option<FetchedTopic>> {
+    let selector = format!(">{path}");
+    let fetch = Fetch { selector, values: Some(0), ..Fetch::default() };
+    let page = client.fetch(fetch, ReadLevel::Linearizable).await.context("cannot read the topic")?;
+    Ok(page.topics.into_iter().next())
+}
+
+/// A topic as one line of JSON.
+fn row(topic: &FetchedTopic, with_value: bool) -> anyhow::Result<String> {
+    let topic_type = known_type(topic)?;
+    let mut fields = Map::new();
+    fields.insert("topic".into(), topic.path.as_str().into());
+    fields.insert("id".into(), topic.topic.to_string().into());
+    fields.insert("type".into(), topic_type.name().into());
+    let version = topic.version.map_or(Value::Null, |version| version.to_string().into());
+    fields.insert("version".into(), version);
+    let text = Value::Object(fields).to_string();
+    if !with_value {
+        return Ok(text);
+    }
+    let head = text.strip_suffix('}').unwrap_or(&text);
+    Ok(format!("{head},{}}}", json_value(topic_type, topic.value.as_deref())))
+}
+
+fn known_type(topic: &FetchedTopic) -> anyhow::Result<TopicType> {
+    topic.topic_type.with_context(|| format!("{} has a type that is newer than this", topic.path))
+}
+
+fn parse_path(text: &str) -> anyhow::Result<TopicPath> {
+    TopicPath::parse(text).map_err(|error| Failure::usage(error.to_string()))
+}
+
+fn property(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+    pair.ok_or_else(|| format!("{text:?} is not KEY=VALUE"))
+}
