@@ -360,10 +360,11 @@ impl Modelled {
             hard_state: log.hard_state(),
         };
         let known = self.states.iter().any(|(_, state)| is_reached(&found, state));
-        let prefix = known || self.states.windows(2).any(|pair| match pair {
-            [(_, before), (_, after)] => is_between(&found, before, after),
-            _ => false,
-        });
+        let prefix = known
+            || self.states.windows(2).any(|pair| match pair {
+                [(_, before), (_, after)] => is_between(&found, before, after),
+                _ => false,
+            });
         assert!(prefix, "found {found:#?}, expected one of {:#?}", self.states);
         *self.acknowledged.lock().expect("no test panics holding it") = self.calls;
         self.states = vec![(self.calls, found)];
