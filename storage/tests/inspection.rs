@@ -1,6 +1,5 @@
 //! Inspection and verification: what they say, and that they change nothing.
 #![expect(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
-#![expect(clippy::indexing_slicing, reason = "tests index what they have just built")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -209,6 +209,8 @@ fn open_log(
     lineage: u64,
 ) -> Result<LogFacts, OpenError> {
     let mut options = LogOptions::new(cluster_id, lineage);
+    // What opening writes goes into memory here: a fresh segment need not be a large one.
+    options.segment_bytes = 1 << 20;
     options.tail_bytes_max = 1 << 20;
     let disk: Arc<dyn Disk> = Arc::new(overlay.clone());
     let (log, _writer, report) = Log::open(disk, &layout::log_dir(dir), options)?;
