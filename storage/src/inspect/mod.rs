@@ -1,7 +1,7 @@
 //! A read-only tour of a node's folder.
 //!
-//! [`inspect`] says what is there, [`verify`] what is wrong with it. Neither changes a byte on disk:
-//! what a start of the node would find, repair and refuse is learnt by opening everything over an
+//! [`inspect()`] says what is there, [`verify()`] what is wrong with it. Neither changes a byte on
+//! disk: what a start of the node would find, repair and refuse is learnt by opening everything over an
 //! [`OverlayDisk`], by the very code that a start runs. On top of that each segment is walked by
 //! itself, so that damage behind the first hole is found too.
 //!
@@ -41,7 +41,7 @@ pub struct Inspection {
     pub log: Option<Result<LogFacts, OpenError>>,
     /// The segments, by id.
     pub segments: Vec<SegmentFacts>,
-    /// The snapshots, oldest first. Their pages are not read; [`verify`] does that.
+    /// The snapshots, oldest first. Their pages are not read; [`verify()`] does that.
     pub snapshots: Vec<SnapshotFacts>,
     /// Files that are no part of the state: being written, half received, set aside.
     pub leftovers: Vec<PathBuf>,
