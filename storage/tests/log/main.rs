@@ -3,7 +3,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    clippy::print_stdout,
+    clippy::panic,
     reason = "test helpers stand outside of #[test] functions"
 )]
 
@@ -13,11 +13,12 @@ mod damage;
 mod faults;
 mod fixtures;
 mod flush_order;
+mod fuzz_bodies;
 mod kill_loop;
 
 use std::path::Path;
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use bytes::Bytes;
 use quorate_storage::{
