@@ -20,6 +20,8 @@ pub const SELECTOR_COMPILED_BYTES_MAX: usize = 1024 * 1024;
 pub const SELECTOR_SET_MAX: usize = 256;
 /// Nodes in one update constraint, and its depth.
 pub const CONSTRAINT_NODES_MAX: usize = 64;
+/// One update constraint, as bytes or as text: it may hold a value.
+pub const CONSTRAINT_BYTES_MAX: usize = VALUE_BYTES_MAX + 16 * 1024;
 /// Selections (select and deselect entries) that a session holds over all its scopes.
 pub const SELECTIONS_MAX: usize = 1024;
 /// The compiled forms of all regular expressions in a session's selections, as estimated.

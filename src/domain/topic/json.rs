@@ -74,6 +74,17 @@ pub fn check(bytes: &[u8]) -> Result<(), JsonError> {
     Ok(())
 }
 
+/// Where the value that `text` begins with starts and ends; anything may follow it.
+pub(crate) fn first_value(text: &str) -> Result<(usize, usize), JsonError> {
+    let mut scan = Scan::new(text);
+    scan.step()?;
+    let start = scan.start;
+    while scan.expect != Expect::Nothing {
+        scan.step()?;
+    }
+    Ok((start, scan.at))
+}
+
 /// One step through a text: a value, or the beginning or end of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step<'a> {
