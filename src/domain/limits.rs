@@ -46,3 +46,7 @@ pub const PRINCIPAL_BYTES_MAX: usize = 256;
 pub const JSON_DEPTH_MAX: usize = 128;
 /// A JSON pointer's text.
 pub const POINTER_BYTES_MAX: usize = 1024;
+/// The results of one fetch: paths, values, properties. A page holds one result at least.
+pub const FETCH_BYTES_MAX: usize = 1024 * 1024;
+/// Topics that one fetch looks at before it answers with what it has.
+pub const FETCH_VISITS_MAX: usize = 1_000_000;
