@@ -44,6 +44,20 @@ pub const PROPERTIES_MAX: usize = 64;
 pub const PRINCIPAL_BYTES_MAX: usize = 256;
 /// Levels of nesting in a JSON value.
 pub const JSON_DEPTH_MAX: usize = 128;
+/// Roles of one session, and the length of each.
+pub const ROLES_MAX: usize = 64;
+/// A role's name.
+pub const ROLE_BYTES_MAX: usize = 256;
+/// Principals in the authentication store.
+pub const PRINCIPALS_MAX: usize = 10_000;
+/// A password hash as a PHC string.
+pub const PASSWORD_HASH_BYTES_MAX: usize = 512;
+/// Members that one founding command may name.
+pub const FOUNDERS_MAX: usize = 64;
+/// A member's name.
+pub const NODE_NAME_BYTES_MAX: usize = 256;
+/// Bytes of one snapshot record; only an item that is larger by itself makes a larger one.
+pub const SNAPSHOT_RECORD_BYTES: usize = 64 * 1024;
 /// A JSON pointer's text.
 pub const POINTER_BYTES_MAX: usize = 1024;
 /// The results of one fetch: paths, values, properties. A page holds one result at least.
