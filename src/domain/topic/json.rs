@@ -760,12 +760,9 @@ mod tests {
         })
     }
 
-    /// It refuses numbers that no double can hold; as texts they are well-formed.
+    /// It refuses numbers over 1e308 too; the strategies here make none.
     fn accepted_by_serde(bytes: &[u8]) -> bool {
-        match serde_json::from_slice::<serde_json::Value>(bytes) {
-            Ok(_) => true,
-            Err(error) => error.to_string().starts_with("number out of range"),
-        }
+        serde_json::from_slice::<serde_json::Value>(bytes).is_ok()
     }
 
     proptest! {
