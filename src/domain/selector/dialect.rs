@@ -210,7 +210,12 @@ impl Writer<'_> {
             self.places.push((self.text.len(), token));
             let was_first = std::mem::take(&mut first);
             match self.take() {
-                None => return Err(self.wrong(start, "a set has no closing bracket")),
+                None => {
+                    return Err(self.wrong(
+                        start,
+                        "a set has no closing bracket; in a ? selector a slash ends the expression",
+                    ));
+                }
                 Some(']') if was_first => self.text.push_str(r"\]"),
                 Some(']') => {
                     self.text.push(']');
