@@ -2,7 +2,6 @@
 
 use super::{Context, Decision, Effects};
 use crate::domain::effect::Effect;
-use crate::domain::limits;
 use crate::domain::outcome::{Outcome, Rejection};
 use crate::domain::selector::{SelectionsError, Selector};
 use crate::domain::session::table::SessionTable;
@@ -15,9 +14,6 @@ pub(in crate::domain) fn apply(
     selector: &str,
     select: bool,
 ) -> Decision {
-    if scope.starts_with('$') || scope.len() > limits::SCOPE_BYTES_MAX {
-        return Err(Rejection::InvalidScope);
-    }
     let selector = Selector::parse(selector).map_err(|_| Rejection::InvalidSelector)?;
     let session = context.origin.session;
     sessions.select(session, scope, select, selector).map_err(rejection)?;
@@ -29,9 +25,8 @@ pub(in crate::domain) fn apply(
 /// Why an entry was not taken.
 pub(super) fn rejection(error: SelectionsError) -> Rejection {
     match error {
-        SelectionsError::TooMany => Rejection::TooMany,
-        SelectionsError::IllegalScope => Rejection::InvalidScope,
-        SelectionsError::Selector(_) => Rejection::InvalidSelector,
+        SelectionsError::TooMany | SelectionsError::TooComplex => Rejection::TooMany,
+        SelectionsError::IllegalScope { .. } => Rejection::InvalidScope,
     }
 }
 

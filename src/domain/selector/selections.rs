@@ -34,17 +34,15 @@ pub enum SelectionsError {
     /// Their expressions would take more than [`limits::SELECTIONS_COMPILED_BYTES_MAX`].
     #[error("the session's selections hold too many or too large regular expressions")]
     TooComplex,
-    /// Names that begin with a dollar sign are reserved.
-    #[error("selection scope {scope:?} begins with $, which is reserved")]
-    ReservedScope {
+    /// Names that begin with a dollar sign are reserved; others have at most
+    /// [`limits::SCOPE_BYTES_MAX`].
+    #[error(
+        "selection scope {scope:?} begins with $ or is longer than {} bytes",
+        limits::SCOPE_BYTES_MAX
+    )]
+    IllegalScope {
         /// What was given, at most its first 64 characters.
         scope: String,
-    },
-    /// Over [`limits::SCOPE_BYTES_MAX`].
-    #[error("a selection scope of {bytes} bytes is over the limit of {}", limits::SCOPE_BYTES_MAX)]
-    ScopeTooLong {
-        /// How long it is.
-        bytes: usize,
     },
 }
 
@@ -93,26 +91,25 @@ impl Selections {
         Ok(true)
     }
 
-    /// Exactly these scopes with these entries, as [`Self::scopes`] gave them. Adding the entries
-    /// one by one might drop some that have become superfluous since, and a restored machine must
-    /// equal the one that was saved.
+    /// Puts back an entry of saved selections, in the order that [`Self::scopes`] gives. Unlike
+    /// [`Self::add`] it drops nothing: an entry may have become superfluous after it was added, and
+    /// restored selections must equal the saved ones.
     ///
     /// # Errors
-    /// [`SelectionsError`] when a name or a limit is not kept.
+    /// [`SelectionsError`] when the scope's name or the number of entries is not legal.
     pub fn restore(
-        scopes: impl IntoIterator<Item = (String, Vec<Selection>)>,
-    ) -> Result<Self, SelectionsError> {
-        let mut restored = Self::default();
-        for (scope, entries) in scopes {
-            check_scope(&scope)?;
-            if !entries.is_empty() {
-                restored.scopes.insert(scope, entries);
-            }
-            if restored.len() > limits::SELECTIONS_MAX {
-                return Err(SelectionsError::TooMany);
-            }
+        &mut self,
+        scope: &str,
+        select: bool,
+        selector: Selector,
+    ) -> Result<(), SelectionsError> {
+        check_scope(scope)?;
+        if self.len() == limits::SELECTIONS_MAX {
+            return Err(SelectionsError::TooMany);
         }
-        Ok(restored)
+        let entries = self.scopes.entry(scope.to_owned()).or_default();
+        entries.push(Selection { select, selector });
+        Ok(())
     }
 
     /// Subtracts a selector in every scope. True when there was something to subtract from.
@@ -163,11 +160,8 @@ impl Selections {
 }
 
 fn check_scope(scope: &str) -> Result<(), SelectionsError> {
-    if scope.starts_with('$') {
-        return Err(SelectionsError::ReservedScope { scope: scope.chars().take(64).collect() });
-    }
-    if scope.len() > limits::SCOPE_BYTES_MAX {
-        return Err(SelectionsError::ScopeTooLong { bytes: scope.len() });
+    if scope.starts_with('$') || scope.len() > limits::SCOPE_BYTES_MAX {
+        return Err(SelectionsError::IllegalScope { scope: scope.chars().take(64).collect() });
     }
     Ok(())
 }
@@ -272,20 +266,26 @@ mod tests {
         assert_eq!(selections.add("", false, Selector::everything()), Ok(true));
 
         let long = "s".repeat(limits::SCOPE_BYTES_MAX + 1);
-        let too_long = selections.add(&long, true, selector("a"));
-        assert_eq!(too_long, Err(SelectionsError::ScopeTooLong { bytes: long.len() }));
-        let reserved = selections.add("$s", true, selector("a"));
-        assert_eq!(reserved, Err(SelectionsError::ReservedScope { scope: "$s".to_owned() }));
+        for scope in [&long, "$s"] {
+            let refused = selections.add(scope, true, selector("a"));
+            assert!(matches!(refused, Err(SelectionsError::IllegalScope { .. })), "{refused:?}");
+        }
         assert!(selections.is_empty());
     }
 
     #[test]
     fn restored_selections_equal_the_saved_ones() {
-        let (mut selections, _) = added(&["+a/b", "-?a//", "+?a//", "-?.*/c", "+a/b/c"]);
+        // The second of these has become superfluous by the third.
+        let (mut selections, left) = added(&["+?a//", "-c", "+a/b", "+?c//"]);
+        assert_eq!(left, ["+?a//", "+>a/b", "+?c//"]);
         selections.add("other", true, selector("#a////?b/.*//")).unwrap();
-        let saved =
-            selections.scopes().map(|(scope, entries)| (scope.to_owned(), entries.to_vec()));
-        assert_eq!(Selections::restore(saved), Ok(selections.clone()));
+        let mut restored = Selections::default();
+        for (scope, entries) in selections.scopes() {
+            for entry in entries {
+                restored.restore(scope, entry.select, entry.selector.clone()).unwrap();
+            }
+        }
+        assert_eq!(restored, selections);
     }
 
     const SELECTORS: [&str; 12] = [
