@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use argon2::password_hash::rand_core::OsRng;
-use argon2::password_hash::{PasswordHasher, SaltString};
 use argon2::Argon2;
+use argon2::password_hash::{PasswordHasher, SaltString};
 use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::watch;
 
 use super::core::Core;
+use super::directory::random;
 use super::founding::Proposal;
 use super::settings::FoundingSettings;
 use crate::clock::Clock;
@@ -132,7 +132,7 @@ impl Caretaker {
     async fn admin_password(&self) -> Option<(String, String)> {
         let text = match &self.settings.admin_password {
             Some(given) => given.clone(),
-            None => SaltString::generate(&mut OsRng).as_str().to_owned(),
+            None => random_text()?,
         };
         let hashed = text.clone();
         let hash = self.supervisor.blocking("password hash", move || hash_password(&hashed));
@@ -204,6 +204,12 @@ impl Caretaker {
 
 /// The argon2id hash of a password as a PHC string.
 fn hash_password(password: &str) -> Option<String> {
-    let salt = SaltString::generate(&mut OsRng);
+    let salt = SaltString::encode_b64(&random::<16>().ok()?).ok()?;
     Argon2::default().hash_password(password.as_bytes(), &salt).ok().map(|hash| hash.to_string())
+}
+
+/// 128 random bits as text, fit for a password.
+fn random_text() -> Option<String> {
+    let bits = random::<16>().ok()?;
+    Some(SaltString::encode_b64(&bits).ok()?.as_str().to_owned())
 }

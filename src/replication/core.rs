@@ -24,6 +24,7 @@ use super::state_store::Raft;
 use super::status::{ClusterStatus, NodeState, NodeStatus};
 use crate::domain::command::Command;
 use crate::domain::id::{Index, NodeId};
+use crate::domain::node_address::NodeAddress;
 use crate::domain::node_name::NodeName;
 use crate::domain::outcome::Outcome;
 
@@ -75,6 +76,17 @@ impl Core {
             Way::Nobody => return None,
         };
         self.peers.roster().name(leader).cloned()
+    }
+
+    pub(super) fn client_addresses(&self) -> Vec<(NodeName, NodeAddress)> {
+        let own = self.peers.mesh().hello();
+        let members = self.peers.roster().members();
+        members
+            .filter_map(|(id, name)| {
+                let hello = if id == self.member.id { Some(own.clone()) } else { self.peers.hello(id) };
+                Some((name.clone(), hello?.client_address?))
+            })
+            .collect()
     }
 
     /// See [`Replication::status`](super::Replication::status).

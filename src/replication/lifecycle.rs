@@ -128,6 +128,10 @@ impl Lifecycle {
     }
 
     fn look(&self, diverged: bool) {
+        // From here on the one who stops the node sets state and door.
+        if matches!(*self.core.state.borrow(), NodeState::Draining | NodeState::Stopped) {
+            return;
+        }
         let log = match self.core.log.state() {
             LogState::Writable => LogFact::Writable,
             LogState::DiskFull(_) => LogFact::Full,

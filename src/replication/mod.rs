@@ -41,6 +41,7 @@ mod snapshotter;
 mod start;
 mod state_store;
 mod status;
+mod stop;
 mod vote_gate;
 
 pub use error::{ProposeError, ReadError, Refusal, StartError};

@@ -54,8 +54,6 @@ use super::state_store::{Raft, StateStore};
 use super::status::NodeState;
 use super::vote_gate::VoteGate;
 use crate::clock::{Clock, milliseconds};
-use crate::domain::id::{ClusterId, Lineage, NodeId};
-use crate::domain::node_name::NodeName;
 use crate::peer::{IncomingStream, Mesh, MeshSettings, ResetKey};
 use crate::protocol::peer_message::Hello;
 use crate::supervisor::{Exit, ExitCode, Supervisor};
@@ -111,16 +109,13 @@ impl Replication {
         let state = watch::Sender::new(NodeState::Starting);
         let mut directory = Directory::open(disk, dir)?;
         // A member opens its log before it says hello: the hello tells whether its end is sound.
-        let mut store = match membership(directory.standing(), &name) {
-            Some(_) => Some(Store::open(&directory, &retention, &groups)?),
-            None if *directory.standing() == Standing::Empty => None,
-            None => directory.standing().proposal().map(|_| ()).and(None),
+        let mut store = match directory.standing() {
+            Standing::Formed { proposal, .. } if proposal.founder(&name).is_none() => {
+                return Err(StartError::NotAFounder { name, cluster: proposal.cluster });
+            }
+            Standing::Formed { .. } => Some(Store::open(&directory, &retention, &groups)?),
+            _ => None,
         };
-        if let Standing::Formed { proposal, .. } = directory.standing()
-            && store.is_none()
-        {
-            return Err(StartError::NotAFounder { name, cluster: proposal.cluster });
-        }
         let mut hello = Hello::new(name.clone(), directory.nonce(), directory.incarnation());
         let cut = store.as_ref().is_some_and(|store| store.cut);
         introduce(&mut hello, &Introduction { cut, standing: directory.standing().clone() });
@@ -318,7 +313,7 @@ impl Assembly {
             groups: self.groups.clone(),
             client_reset_key: self.directory.reset_keys().1,
         });
-        let group = &self.groups.consensus;
+        let group = self.groups.consensus.clone();
         let lanes = Arc::new(Lanes {
             raft: raft.clone(),
             store: store.clone(),
