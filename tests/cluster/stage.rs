@@ -118,6 +118,17 @@ impl Stage {
         Ok(Running { node, supervisor })
     }
 
+    /// Starts a node that founds a cluster of one in a folder, knowing nobody.
+    pub async fn start_alone(&self, node: &str, dir: PathBuf) -> Running {
+        let supervisor = Supervisor::new(node.to_owned());
+        let mut settings = self.settings(node, &dir);
+        settings.expect = 1;
+        settings.peer.seeds = Vec::new();
+        let node = Replication::start(settings, &supervisor, Clock::system()).await.unwrap();
+        tokio::time::timeout(PATIENCE, node.started()).await.unwrap();
+        Running { node, supervisor }
+    }
+
     /// Starts these nodes together and waits until each has started.
     pub async fn start(&mut self, nodes: &[&str]) {
         let starts = nodes.iter().map(|node| self.try_start(node, self.dir_of(node)));
