@@ -19,11 +19,11 @@ const SCOPE_BYTES_MAX: usize = 256;
 
 /// A command that is refused for good, whoever asks again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unfit {
+pub(super) struct Unfit {
     /// Its wire code.
-    pub code: ErrorCode,
+    pub(super) code: ErrorCode,
     /// For people.
-    pub text: String,
+    pub(super) text: String,
 }
 
 impl Unfit {
@@ -33,23 +33,23 @@ impl Unfit {
 
     /// The command that uses its number up.
     #[must_use]
-    pub fn command(&self) -> Command {
+    pub(super) fn command(&self) -> Command {
         Command::Refused { code: self.code.number() }
     }
 }
 
 /// A command that may be proposed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fit {
+pub(super) struct Fit {
     /// Its bytes, as they will stand in the log.
-    pub bytes: Bytes,
+    pub(super) bytes: Bytes,
     /// What its answer needs.
-    pub follow_up: Option<FollowUp>,
+    pub(super) follow_up: Option<FollowUp>,
 }
 
 /// What a session does besides answering when a command of its has been applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FollowUp {
+pub(super) enum FollowUp {
     /// Its selections have grown: initial values are sent before the answer.
     Selected,
     /// Its selections have shrunk, or its listeners have changed.
@@ -60,7 +60,7 @@ pub enum FollowUp {
 ///
 /// # Errors
 /// [`Unfit`] names the reason.
-pub fn update(record: Bytes, roles: &[String]) -> Result<Fit, Unfit> {
+pub(super) fn update(record: Bytes, roles: &[String]) -> Result<Fit, Unfit> {
     let command = Command::decode(record.clone()).map_err(|error| undecodable(&error))?;
     let value = match &command {
         Command::Update { value, .. } | Command::SetByPath { value, .. } => value,
@@ -75,9 +75,9 @@ pub fn update(record: Bytes, roles: &[String]) -> Result<Fit, Unfit> {
 ///
 /// # Errors
 /// [`Unfit`] names the reason.
-pub fn command(body: &Bytes, roles: &[String]) -> Result<Fit, Unfit> {
-    let asked = ClientCommand::decode(body)
-        .map_err(|error| Unfit::new(ErrorCode::Undecodable, error))?;
+pub(super) fn command(body: &Bytes, roles: &[String]) -> Result<Fit, Unfit> {
+    let asked =
+        ClientCommand::decode(body).map_err(|error| Unfit::new(ErrorCode::Undecodable, error))?;
     let command = domain_command(asked)?;
     permit(roles, authorize::action_of(&command))?;
     let follow_up = match &command {
@@ -94,7 +94,7 @@ pub fn command(body: &Bytes, roles: &[String]) -> Result<Fit, Unfit> {
 ///
 /// # Errors
 /// [`Unfit`] names the reason.
-pub fn selector(text: &str) -> Result<Selector, Unfit> {
+pub(super) fn selector(text: &str) -> Result<Selector, Unfit> {
     Selector::parse(text).map_err(|error| Unfit::new(ErrorCode::InvalidSelector, error))
 }
 
@@ -102,7 +102,7 @@ pub fn selector(text: &str) -> Result<Selector, Unfit> {
 ///
 /// # Errors
 /// [`Unfit`] names the reason.
-pub fn path(text: &str) -> Result<TopicPath, Unfit> {
+pub(super) fn path(text: &str) -> Result<TopicPath, Unfit> {
     TopicPath::parse(text).map_err(|error| Unfit::new(ErrorCode::InvalidPath, error))
 }
 
