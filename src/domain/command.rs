@@ -473,3 +473,134 @@ impl TypedValue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::fuzzing;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn commands_come_back() {
+        for command in fuzzing::every_command() {
+            assert_eq!(Command::decode(command.encode()), Ok(command));
+        }
+    }
+
+    /// The bytes of every kind, as they were when it was released.
+    #[test]
+    fn golden_bytes() {
+        let golden = include_str!("../../tests/fixtures/commands/v1.txt");
+        let golden: Vec<&str> = golden.lines().filter(|line| !line.starts_with('#')).collect();
+        let commands = fuzzing::every_command();
+        let now: Vec<String> = commands.iter().map(|command| hex(&command.encode())).collect();
+        assert_eq!(now, golden);
+    }
+
+    #[test]
+    fn hand_laid_bytes() {
+        let value = |bytes: &'static [u8]| TypedValue {
+            value_type: TopicType::String,
+            bytes: Some(Bytes::from_static(bytes)),
+        };
+        let path = TopicPath::parse("a").unwrap();
+        let null = TypedValue { value_type: TopicType::Double, bytes: None };
+        let stream = Some(StreamId(3));
+        for (command, bytes) in [
+            (
+                Command::Update { topic: TopicId(2), stream: None, value: value(b"xy") },
+                "010102000000000000007879",
+            ),
+            (
+                Command::Update { topic: TopicId(2), stream, value: null },
+                "020d02000000000000000300000000000000",
+            ),
+            (Command::SetByPath { path, value: value(b"") }, "0301010061"),
+            (Command::Refused { code: 401 }, "04009101"),
+        ] {
+            assert_eq!(hex(&command.encode()), bytes);
+        }
+    }
+
+    #[test]
+    fn values_are_slices_of_what_is_read() {
+        for command in fuzzing::every_command() {
+            let bytes = command.encode();
+            let (Command::Update { value: TypedValue { bytes: Some(value), .. }, .. }
+            | Command::SetByPath { value: TypedValue { bytes: Some(value), .. }, .. }
+            | Command::SetTopic { value: TypedValue { bytes: Some(value), .. }, .. }) =
+                Command::decode(bytes.clone()).unwrap()
+            else {
+                continue;
+            };
+            let start = bytes.as_ptr() as usize;
+            assert!((start..start + bytes.len()).contains(&(value.as_ptr() as usize)));
+        }
+    }
+
+    #[test]
+    fn errors_have_names() {
+        for (bytes, error) in [
+            (&b""[..], CommandError::Short),
+            (b"\x01", CommandError::Short),
+            (b"\x01\x01\0\0\0\0\0\0\0", CommandError::Short),
+            (b"\x02\x01\0\0\0\0\0\0\0\0\0", CommandError::Short),
+            (b"\x01\x00\0\0\0\0\0\0\0\0", CommandError::ValueType { code: 0 }),
+            (b"\x01\x07\0\0\0\0\0\0\0\0", CommandError::ValueType { code: 7 }),
+            (b"\x01\x11\0\0\0\0\0\0\0\0", CommandError::Flags { flags: 0x11 }),
+            (b"\x01\x09\0\0\0\0\0\0\0\0x", CommandError::Flags { flags: 9 }),
+            (b"\x03\x01\x02\0a", CommandError::Short),
+            (b"\x03\x01\x01\0\xff", CommandError::PathEncoding),
+            (b"\x03\x01\0\0", CommandError::Path(PathError::Empty)),
+            (b"\x04\0\x01", CommandError::Short),
+            (b"\x04\0\x01\0\0", CommandError::Trailing { bytes: 1 }),
+            (b"\x04\x01\x01\0", CommandError::Flags { flags: 1 }),
+            (b"\x05\0", CommandError::Kind { kind: 5 }),
+            (b"\x80\x01", CommandError::Flags { flags: 1 }),
+            (b"\x80\0\x01\0\x01", CommandError::Short),
+            (b"\x80\0\x63\0\x01\0", CommandError::Archive { kind: 99, version: 1 }),
+            (b"\x80\0\x01\0\x02\0", CommandError::Archive { kind: 1, version: 2 }),
+            (b"\x80\0\x01\0\x01\0", CommandError::Malformed),
+        ] {
+            assert_eq!(Command::decode(Bytes::from_static(bytes)), Err(error), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn damaged_commands_are_read_without_panic() {
+        for command in fuzzing::every_command() {
+            let bytes = command.encode();
+            for cut in 0..bytes.len() {
+                fuzzing::command_bytes(&bytes[..cut]);
+            }
+            for at in 0..bytes.len() {
+                for flip in [1, 0x80, 0xff] {
+                    let mut damaged = bytes.to_vec();
+                    damaged[at] ^= flip;
+                    fuzzing::command_bytes(&damaged);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_command_or_an_error(
+            kind in any::<u16>(),
+            archive in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            fuzzing::command_bytes(&archive);
+            let mut bytes = BytesMut::new();
+            bytes.put_u16_le(128);
+            bytes.put_u16_le(kind % 20);
+            bytes.put_u16_le(1);
+            bytes.put_slice(&archive);
+            fuzzing::command_bytes(&bytes);
+        }
+    }
+}

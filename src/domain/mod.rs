@@ -13,6 +13,8 @@ pub mod constraint;
 pub mod effect;
 pub mod entry;
 pub mod fetch;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hash;
 pub mod id;
 pub mod invariants;

@@ -278,3 +278,54 @@ impl Rejection {
         Self::ALL.into_iter().find(|reason| reason.code() == code)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_outcomes() {
+        let path = TopicPath::parse("a/b").unwrap();
+        for (outcome, hex) in [
+            (Outcome::Done, "00"),
+            (Outcome::Unchanged, "01"),
+            (Outcome::Rejected(Rejection::Gap), "02cc00"),
+            (Outcome::Topic { id: TopicId(1), created: true }, "03010000000000000001"),
+            (
+                Outcome::Stream { id: StreamId(1), topic: TopicId(2), created: false },
+                "040100000000000000020000000000000000",
+            ),
+            (Outcome::Removed { count: 3, next: None }, "0503000000"),
+            (Outcome::Removed { count: 3, next: Some(path) }, "0503000000612f62"),
+            (Outcome::Session { epoch: 2 }, "0602000000"),
+            (Outcome::Sessions { count: 4, more: true }, "070400000001"),
+        ] {
+            let bytes = outcome.encode();
+            let found: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(found, hex, "{outcome:?}");
+            assert_eq!(Outcome::decode(&bytes), Ok(outcome.clone()));
+            for cut in 0..bytes.len() {
+                // A path that is cut may be a shorter path.
+                let read = Outcome::decode(&bytes[..cut]);
+                assert_ne!(read, Ok(outcome.clone()), "cut at {cut}");
+            }
+            if !matches!(outcome, Outcome::Removed { .. }) {
+                assert_eq!(Outcome::decode(&[&bytes[..], b"x"].concat()), Err(OutcomeError));
+            }
+        }
+        for bytes in [&b""[..], b"\x08", b"\x02\x01\x00", b"\x03\0\0\0\0\0\0\0\0\x02"] {
+            assert_eq!(Outcome::decode(bytes), Err(OutcomeError));
+        }
+    }
+
+    #[test]
+    fn codes_are_distinct_and_come_back() {
+        let mut codes: Vec<u16> = Rejection::ALL.iter().map(|reason| reason.code()).collect();
+        codes.dedup();
+        assert_eq!(codes.len(), Rejection::ALL.len());
+        for reason in Rejection::ALL {
+            assert_eq!(Rejection::from_code(reason.code()), Some(reason));
+        }
+        assert_eq!(Rejection::from_code(0), None);
+    }
+}

@@ -36,3 +36,37 @@ pub(super) fn detach(
     }
     detached
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::apply::stage::{NODE, ONE, Stage};
+    use crate::domain::command::Command;
+
+    #[test]
+    fn it_detaches_in_log_time_once() {
+        let mut stage = Stage::new();
+        let detach = Command::DetachSession { session: ONE, epoch: 1 };
+        let (outcome, effects) = stage.cluster(detach.clone());
+        assert_eq!(outcome, Outcome::Done);
+        assert_eq!(effects, [Effect::Session { session: ONE, change: SessionChange::Detached }]);
+        assert_eq!(stage.machine.session(ONE).unwrap().detached_at_ms(), Some(1_000));
+        assert_eq!(stage.machine.sessions_hosted_by(NODE).count(), 1);
+        stage.log_time_ms += 10;
+        assert_eq!(stage.cluster(detach), (Outcome::Done, vec![]));
+        assert_eq!(stage.machine.session(ONE).unwrap().detached_at_ms(), Some(1_000));
+    }
+
+    #[test]
+    fn refusals() {
+        let mut stage = Stage::new();
+        for (session, epoch, reason) in [
+            (SessionId(9), 1, Rejection::NoSuchSession),
+            (ONE, 2, Rejection::StaleEpoch),
+            (ONE, 0, Rejection::StaleEpoch),
+        ] {
+            let (outcome, _) = stage.cluster(Command::DetachSession { session, epoch });
+            assert_eq!(outcome, Outcome::Rejected(reason));
+        }
+    }
+}

@@ -46,3 +46,53 @@ pub(in crate::domain) fn apply(
     effects.push(Effect::Configuration);
     Ok(Outcome::Done)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::apply::stage::Stage;
+    use crate::domain::command::Command;
+    use crate::domain::id::{ClusterId, Lineage};
+
+    fn found(cluster: u64) -> Command {
+        Command::Found {
+            cluster: ClusterId(cluster),
+            lineage: Lineage(5),
+            names: BTreeMap::from([(NodeId(1), "n1".to_owned()), (NodeId(2), "n2".to_owned())]),
+            admin_password: "$argon2id$".to_owned(),
+            anonymous: true,
+        }
+    }
+
+    #[test]
+    fn it_is_done_once() {
+        let mut stage = Stage::empty();
+        assert_eq!(stage.cluster(found(4)), (Outcome::Done, vec![Effect::Configuration]));
+        let configuration = stage.machine.configuration();
+        let founding = Founding { cluster: ClusterId(4), lineage: Lineage(5) };
+        assert_eq!(configuration.founding(), Some(founding));
+        assert_eq!(configuration.name(NodeId(2)), Some("n2"));
+        assert_eq!(configuration.names().count(), 2);
+        assert_eq!(configuration.password(ADMINISTRATOR), Some("$argon2id$"));
+        assert!(configuration.anonymous());
+        assert_eq!(stage.cluster(found(4)), (Outcome::Done, vec![]));
+        let (outcome, _) = stage.cluster(found(6));
+        assert_eq!(outcome, Outcome::Rejected(Rejection::AlreadyFounded));
+    }
+
+    #[test]
+    fn limits_hold() {
+        let mut stage = Stage::empty();
+        let Command::Found { cluster, lineage, .. } = found(4) else { panic!() };
+        let name = "x".repeat(limits::NODE_NAME_BYTES_MAX + 1);
+        let (outcome, _) = stage.cluster(Command::Found {
+            cluster,
+            lineage,
+            names: BTreeMap::from([(NodeId(1), name)]),
+            admin_password: String::new(),
+            anonymous: false,
+        });
+        assert_eq!(outcome, Outcome::Rejected(Rejection::TooMany));
+        assert_eq!(stage.machine.configuration().founding(), None);
+    }
+}

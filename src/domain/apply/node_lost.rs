@@ -25,3 +25,39 @@ pub(in crate::domain) fn apply(
     let more = sessions.hosted_at(host).next().is_some();
     Ok(Outcome::Sessions { count: page.len() as u32, more })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::apply::stage::{NODE, ONE, Stage, TWO, opening};
+    use crate::domain::command::{Command, OpenSession};
+    use crate::domain::effect::{Effect, SessionChange};
+
+    #[test]
+    fn sessions_of_that_run_alone_are_detached() {
+        let mut stage = Stage::new();
+        let three = OpenSession { incarnation: 2, ..opening(SessionId(3)) };
+        stage.cluster(Command::OpenSession(three));
+        let lost = Command::NodeLost { node: NODE, incarnation: 1 };
+        let (outcome, effects) = stage.cluster(lost.clone());
+        assert_eq!(outcome, Outcome::Sessions { count: 2, more: false });
+        let detached = |session| Effect::Session { session, change: SessionChange::Detached };
+        assert_eq!(effects, [detached(ONE), detached(TWO)]);
+        let again = stage.cluster(lost);
+        assert_eq!(again, (Outcome::Sessions { count: 0, more: false }, vec![]));
+    }
+
+    #[test]
+    fn a_node_that_was_only_cut_off_may_claim_again() {
+        let mut stage = Stage::new();
+        stage.cluster(Command::NodeLost { node: NODE, incarnation: 1 });
+        let (outcome, _) = stage.cluster(Command::MoveSession {
+            session: ONE,
+            secret_hash: [1; 32],
+            next_secret_hash: [2; 32],
+            host: NODE,
+            incarnation: 1,
+        });
+        assert_eq!(outcome, Outcome::Session { epoch: 2 });
+    }
+}

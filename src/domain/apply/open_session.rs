@@ -49,3 +49,77 @@ fn check_limits(open: &OpenSession) -> Result<(), Rejection> {
             .all(|(key, value)| key.len() + value.len() <= limits::PROPERTY_BYTES_MAX);
     if fits { Ok(()) } else { Err(Rejection::TooMany) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::apply::stage::{NODE, ONE, Stage, open, opening};
+    use crate::domain::command::Command;
+    use crate::domain::session::lifecycle::SessionState;
+
+    #[test]
+    fn it_opens_with_what_it_was_given() {
+        let mut stage = Stage::empty();
+        let roles = ["b", "a", "b"].map(str::to_owned).to_vec();
+        let command = Command::OpenSession(OpenSession { roles, ..opening(ONE) });
+        let (outcome, effects) = stage.cluster(command);
+        assert_eq!(outcome, Outcome::Session { epoch: 1 });
+        let change = SessionChange::Opened { host: NODE, epoch: 1 };
+        assert_eq!(effects, [Effect::Session { session: ONE, change }]);
+        let session = stage.machine.session(ONE).unwrap();
+        assert_eq!(session.state(), SessionState::Active);
+        assert_eq!(session.roles(), ["a", "b"]);
+        assert_eq!(session.principal(), "principal 1");
+        assert_eq!(session.properties()["$Transport"], "OTHER");
+        assert_eq!((session.host(), session.incarnation()), (NODE, 1));
+        assert_eq!((session.reconnect_timeout_ms(), session.opened_at().entry()), (60_000, 1));
+        assert_eq!(stage.machine.sessions_hosted_by(NODE).count(), 1);
+    }
+
+    #[test]
+    fn the_same_again_changes_nothing() {
+        let mut stage = Stage::new();
+        let again = stage.cluster(open(ONE));
+        assert_eq!(again, (Outcome::Session { epoch: 1 }, vec![]));
+        let other = OpenSession { principal: "other".to_owned(), ..opening(ONE) };
+        let (outcome, _) = stage.cluster(Command::OpenSession(other));
+        assert_eq!(outcome, Outcome::Rejected(Rejection::SessionExists));
+    }
+
+    #[test]
+    fn an_earlier_run_of_a_node_opens_nothing() {
+        let mut stage = Stage::empty();
+        stage.cluster(Command::NodeStarted { node: NODE, incarnation: 2 });
+        let (outcome, _) = stage.cluster(open(ONE));
+        assert_eq!(outcome, Outcome::Rejected(Rejection::StaleHost));
+        let newer = OpenSession { incarnation: 2, ..opening(ONE) };
+        let (outcome, _) = stage.cluster(Command::OpenSession(newer));
+        assert_eq!(outcome, Outcome::Session { epoch: 1 });
+    }
+
+    #[test]
+    fn limits_hold() {
+        let mut stage = Stage::empty();
+        let long = |bytes: usize| "x".repeat(bytes + 1);
+        let texts = |count: usize| (0..=count).map(|i| i.to_string());
+        for open in [
+            OpenSession { principal: long(limits::PRINCIPAL_BYTES_MAX), ..opening(ONE) },
+            OpenSession { roles: texts(limits::ROLES_MAX).collect(), ..opening(ONE) },
+            OpenSession { roles: vec![long(limits::ROLE_BYTES_MAX)], ..opening(ONE) },
+            OpenSession {
+                properties: texts(limits::PROPERTIES_MAX).map(|i| (i, String::new())).collect(),
+                ..opening(ONE)
+            },
+            OpenSession {
+                properties: [("k".to_owned(), "x".repeat(limits::PROPERTY_BYTES_MAX))].into(),
+                ..opening(ONE)
+            },
+        ] {
+            let (outcome, _) = stage.cluster(Command::OpenSession(open));
+            assert_eq!(outcome, Outcome::Rejected(Rejection::TooMany));
+        }
+        let (outcome, _) = stage.cluster(open(SessionId::CLUSTER));
+        assert_eq!(outcome, Outcome::Rejected(Rejection::PermissionDenied));
+        assert!(stage.machine.sessions().is_empty());
+    }
+}

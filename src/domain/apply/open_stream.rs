@@ -26,3 +26,48 @@ pub(in crate::domain) fn apply(
     }
     Ok(Outcome::Stream { id, topic, created })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::apply::stage::{ONE, Stage, json, path, plain, string};
+    use crate::domain::command::{Command, TypedValue};
+    use crate::domain::constraint::Constraint;
+    use crate::domain::effect::Effect;
+    use crate::domain::outcome::{Outcome, Rejection};
+    use crate::domain::topic::specification::{Specification, TopicType};
+
+    fn open(specification: Option<Specification>, value: Option<TypedValue>) -> Command {
+        let constraint = Constraint::unconstrained();
+        Command::OpenStream { path: path("a"), specification, constraint, value }
+    }
+
+    #[test]
+    fn it_adds_the_topic_and_sets_a_first_value() {
+        let mut stage = Stage::new();
+        let command = open(Some(plain(TopicType::String)), Some(string("x")));
+        let (outcome, effects) = stage.send(ONE, command.clone());
+        let Outcome::Stream { id, topic, created: true } = outcome else { panic!("{outcome:?}") };
+        assert!(matches!(effects[..], [Effect::TopicAdded(_), Effect::Value { .. }]));
+        let hold = *stage.machine.topic(topic).unwrap().stream().unwrap();
+        assert_eq!((hold.id, hold.session, hold.epoch), (id, ONE, 1));
+        let (outcome, effects) = stage.send(ONE, command);
+        let Outcome::Stream { id: newer, created: false, .. } = outcome else { panic!() };
+        assert!(newer > id && effects.is_empty(), "an equal value is not published");
+    }
+
+    #[test]
+    fn refusals_open_nothing() {
+        let mut stage = Stage::new();
+        let (outcome, _) = stage.send(ONE, open(None, None));
+        assert_eq!(outcome, Outcome::Rejected(Rejection::NoSuchTopic));
+        let topic = stage.add("a", plain(TopicType::String));
+        for (command, reason) in [
+            (open(Some(plain(TopicType::Json)), None), Rejection::ExistsMismatch),
+            (open(None, Some(json("1"))), Rejection::IncompatibleValue),
+        ] {
+            let (outcome, _) = stage.send(ONE, command);
+            assert_eq!(outcome, Outcome::Rejected(reason));
+            assert_eq!(stage.machine.topic(topic).unwrap().stream(), None);
+        }
+    }
+}

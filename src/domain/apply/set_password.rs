@@ -30,3 +30,43 @@ pub(in crate::domain) fn apply(
     effects.push(Effect::Configuration);
     Ok(Outcome::Done)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::apply::stage::Stage;
+    use crate::domain::command::Command;
+
+    fn set(principal: &str, password: Option<&str>) -> Command {
+        let password = password.map(str::to_owned);
+        Command::SetPassword { principal: principal.to_owned(), password }
+    }
+
+    #[test]
+    fn set_change_remove() {
+        let mut stage = Stage::empty();
+        let changed = (Outcome::Done, vec![Effect::Configuration]);
+        let unchanged = (Outcome::Unchanged, vec![]);
+        assert_eq!(stage.cluster(set("ann", None)), unchanged);
+        assert_eq!(stage.cluster(set("ann", Some("one"))), changed);
+        assert_eq!(stage.cluster(set("ann", Some("one"))), unchanged);
+        assert_eq!(stage.cluster(set("ann", Some("two"))), changed);
+        assert_eq!(stage.machine.configuration().password("ann"), Some("two"));
+        assert_eq!(stage.cluster(set("ann", None)), changed);
+        assert_eq!(stage.machine.configuration().password("ann"), None);
+    }
+
+    #[test]
+    fn refusals() {
+        let mut stage = Stage::empty();
+        let long = "x".repeat(limits::PASSWORD_HASH_BYTES_MAX + 1);
+        for (principal, password, reason) in [
+            ("", "x", Rejection::PermissionDenied),
+            (long.as_str(), "x", Rejection::TooMany),
+            ("ann", long.as_str(), Rejection::TooMany),
+        ] {
+            let (outcome, _) = stage.cluster(set(principal, Some(password)));
+            assert_eq!(outcome, Outcome::Rejected(reason));
+        }
+    }
+}

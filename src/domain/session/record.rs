@@ -81,8 +81,6 @@ pub(super) struct Interests {
     selections_digest: u64,
     listeners: OrdMap<u32, Arc<Selections>>,
     listeners_digest: ItemSum,
-    /// Entries of all listeners together.
-    listener_entries: usize,
 }
 
 impl Default for Interests {
@@ -92,7 +90,6 @@ impl Default for Interests {
             selections_digest: 0,
             listeners: OrdMap::new(),
             listeners_digest: ItemSum::default(),
-            listener_entries: 0,
         };
         none.seal();
         none
@@ -107,19 +104,8 @@ impl Interests {
         select: bool,
         selector: Selector,
     ) -> Result<(), SelectionsError> {
-        self.add_selection(scope, select, selector)?;
-        self.seal();
-        Ok(())
-    }
-
-    /// Adds a selection without its digest, which [`Self::seal`] brings up to date.
-    fn add_selection(
-        &mut self,
-        scope: &str,
-        select: bool,
-        selector: Selector,
-    ) -> Result<(), SelectionsError> {
         Arc::make_mut(&mut self.selections).add(scope, select, selector)?;
+        self.seal();
         Ok(())
     }
 
@@ -134,20 +120,37 @@ impl Interests {
         select: bool,
         selector: Selector,
     ) -> Result<(), SelectionsError> {
-        let before = self.listeners.get(&listener);
-        let mut entries = before.map_or_else(Arc::default, Arc::clone);
-        let room = before.is_some() || self.listeners.len() < limits::LISTENERS_MAX;
+        let mut entries = self.listeners.get(&listener).map_or_else(Arc::default, Arc::clone);
         Arc::make_mut(&mut entries).add("", select, selector)?;
-        let others = self.listener_entries - before.map_or(0, |before| before.len());
-        if !room || others + entries.len() > limits::SELECTIONS_MAX {
+        self.put_listener(listener, entries)
+    }
+
+    /// Puts a listener's entries in place of those that it has. Without entries it is gone: it would
+    /// hear of nothing.
+    fn put_listener(
+        &mut self,
+        listener: u32,
+        entries: Arc<Selections>,
+    ) -> Result<(), SelectionsError> {
+        let before = self.listeners.get(&listener);
+        let others = self.listeners.iter().filter(|(other, _)| **other != listener);
+        let others = others.map(|(_, entries)| entries);
+        let kept = others.clone().map(|entries| entries.len()).sum::<usize>() + entries.len();
+        let room = before.is_some() || self.listeners.len() < limits::LISTENERS_MAX;
+        if !room || kept > limits::SELECTIONS_MAX {
             return Err(SelectionsError::TooMany);
+        }
+        // What only shrinks is always taken.
+        let grows = before.map_or(0, |before| compiled_bytes(before)) < compiled_bytes(&entries);
+        let all =
+            others.map(|entries| compiled_bytes(entries)).sum::<usize>() + compiled_bytes(&entries);
+        if grows && all > limits::SELECTIONS_COMPILED_BYTES_MAX {
+            return Err(SelectionsError::TooComplex);
         }
         if let Some(before) = before {
             self.listeners_digest.remove(listener_item(listener, before));
         }
-        self.listener_entries = others + entries.len();
         if entries.is_empty() {
-            // It hears of nothing: the same as one that is not registered.
             self.listeners.remove(&listener);
         } else {
             self.listeners_digest.add(listener_item(listener, &entries));
@@ -160,9 +163,14 @@ impl Interests {
     pub(super) fn unlisten(&mut self, listener: u32) -> bool {
         let Some(before) = self.listeners.remove(&listener) else { return false };
         self.listeners_digest.remove(listener_item(listener, &before));
-        self.listener_entries -= before.len();
         true
     }
+}
+
+/// What the compiled forms of a list take, as estimated.
+fn compiled_bytes(selections: &Selections) -> usize {
+    let entries = selections.scopes().flat_map(|(_, entries)| entries);
+    entries.map(|entry| entry.selector.compiled_bytes()).sum()
 }
 
 fn listener_item(listener: u32, entries: &Selections) -> u64 {
@@ -225,34 +233,22 @@ impl Session {
         Self { epoch, role_version, secrets, state, ring, ..Self::opened(open, opened) }
     }
 
-    /// Adds a selection of a snapshot.
-    pub(in crate::domain) fn restore_selection(
-        &mut self,
-        scope: &str,
-        select: bool,
-        selector: Selector,
-    ) -> Result<(), SelectionsError> {
-        self.interests.add_selection(scope, select, selector)
-    }
-
-    /// Adds a listener's entry of a snapshot.
-    pub(in crate::domain) fn restore_listening(
-        &mut self,
-        listener: u32,
-        select: bool,
-        selector: Selector,
-    ) -> Result<(), SelectionsError> {
-        self.interests.listen(listener, select, selector)
-    }
-
     /// The ring of a session of a snapshot, to be filled.
     pub(in crate::domain) fn restored_ring(&mut self) -> &mut AnsweredRing {
         &mut self.ring
     }
 
-    /// All selections of a snapshot are in.
-    pub(in crate::domain) fn seal(&mut self) {
+    /// Gives it what a snapshot says that it wants to hear of; false if that is more than it may be.
+    pub(in crate::domain) fn restore_interests(
+        &mut self,
+        selections: Selections,
+        listeners: Vec<(u32, Selections)>,
+    ) -> bool {
+        self.interests.selections = Arc::new(selections);
         self.interests.seal();
+        listeners.into_iter().all(|(listener, entries)| {
+            !entries.is_empty() && self.interests.put_listener(listener, Arc::new(entries)).is_ok()
+        })
     }
 
     /// Its identifier, for its whole life.
@@ -371,6 +367,12 @@ impl Session {
         self.host == claim.host && self.secrets == Secrets::advanced(claim.shown, claim.next)
     }
 
+    /// Its roles have changed: commands that were checked against the former ones are void.
+    #[cfg(test)]
+    pub(in crate::domain) fn raise_role_version(&mut self) {
+        self.role_version += 1;
+    }
+
     /// Takes over the claim's host and secrets.
     pub(in crate::domain) fn claimed(&mut self, claim: &Claim, epoch: u32) {
         self.epoch = epoch;
@@ -399,8 +401,7 @@ impl Session {
             (self.ring.len() as u64 <= self.ring.last(), "more answers than requests are kept"),
             (interests.selections.len() <= limits::SELECTIONS_MAX, "too many selections"),
             (interests.listeners.len() <= limits::LISTENERS_MAX, "too many listeners"),
-            (entries().sum::<usize>() == interests.listener_entries, "listeners are miscounted"),
-            (interests.listener_entries <= limits::SELECTIONS_MAX, "too many listener entries"),
+            (entries().sum::<usize>() <= limits::SELECTIONS_MAX, "too many listener entries"),
             (entries().all(|entries| entries > 0), "a listener has no entries"),
             (digests == interests.listeners_digest, "the digest of listeners is stale"),
             (

@@ -11,7 +11,7 @@ use crate::domain::id::{ClusterId, Index, Lineage, NodeId, SessionId, StreamId, 
 use crate::domain::limits;
 use crate::domain::machine::Machine;
 use crate::domain::outcome::Outcome;
-use crate::domain::selector::Selector;
+use crate::domain::selector::{Selections, Selector};
 use crate::domain::session::answered::{ANSWERS_MAX, AnsweredRing};
 use crate::domain::session::lifecycle::SessionState;
 use crate::domain::session::record::{Restored, Secrets, Session};
@@ -60,10 +60,10 @@ pub enum RestoreError {
     /// The records end before the end item.
     #[error("the snapshot has no end")]
     NoEnd,
-    /// Another number of topics or sessions than the end item says.
+    /// Another number of topics, sessions or applied entries than the end item says.
     #[error("the snapshot says {expected} {what} and holds {found}")]
     Count {
-        /// Topics or sessions.
+        /// Of what.
         what: &'static str,
         /// What the end item says.
         expected: u64,
@@ -87,8 +87,16 @@ pub(super) struct Reader {
     /// The kind of the item before; zero at the beginning.
     after: u8,
     /// The session whose items are being read.
-    session: Option<Session>,
+    session: Option<Unfinished>,
     end: Option<End>,
+}
+
+/// A session whose items are still coming.
+#[derive(Debug)]
+struct Unfinished {
+    session: Session,
+    selections: Selections,
+    listeners: Vec<(u32, Selections)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +104,7 @@ struct End {
     topics: u64,
     sessions: u64,
     hash: u64,
+    applied: u64,
 }
 
 impl Reader {
@@ -125,9 +134,12 @@ impl Reader {
         let machine = self.machine;
         let topics = machine.topics().len() as u64;
         let sessions = machine.sessions().len() as u64;
-        for (what, expected, found) in
-            [("topics", end.topics, topics), ("sessions", end.sessions, sessions)]
-        {
+        for (what, expected, found) in [
+            ("topics", end.topics, topics),
+            ("sessions", end.sessions, sessions),
+            // The state hash is of the state alone, so this number is written twice.
+            ("applied entries", end.applied, machine.applied()),
+        ] {
             if expected != found {
                 return Err(RestoreError::Count { what, expected, found });
             }
@@ -163,8 +175,9 @@ impl Reader {
             kind::SESSION => self.session(body),
             kind::SELECTION | kind::LISTENING | kind::ANSWER => self.of_session(body),
             _ => {
-                let (topics, sessions, hash) = (body.u64()?, body.u64()?, body.u64()?);
-                self.end = Some(End { topics, sessions, hash });
+                let (topics, sessions) = (body.u64()?, body.u64()?);
+                let (hash, applied) = (body.u64()?, body.u64()?);
+                self.end = Some(End { topics, sessions, hash, applied });
                 Ok(())
             }
         }
@@ -287,32 +300,34 @@ impl Reader {
             state,
             ring: AnsweredRing::restored(last),
         };
-        self.session = Some(Session::restored(open, opened, restored));
+        let session = Session::restored(open, opened, restored);
+        let selections = Selections::default();
+        self.session = Some(Unfinished { session, selections, listeners: Vec::new() });
         Ok(())
     }
 
     fn of_session(&mut self, body: &mut Body) -> Result<(), RestoreError> {
         let misplaced = RestoreError::Kind { kind: body.kind, after: self.after };
-        let session = self.session.as_mut().ok_or(misplaced)?;
+        let unfinished = self.session.as_mut().ok_or(misplaced)?;
         match body.kind {
             kind::SELECTION => {
                 let select = body.flags(1, "select")? == 1;
                 let scope = body.text()?;
                 let selector = body.selector()?;
-                let added = session.restore_selection(&scope, select, selector);
-                added.map_err(|_| body.illegal("selection"))
+                let restored = unfinished.selections.restore(&scope, select, selector);
+                restored.map_err(|_| body.illegal("selection"))
             }
             kind::LISTENING => {
                 let listener = body.u32()?;
                 let select = body.flags(1, "select")? == 1;
                 let selector = body.selector()?;
-                let added = session.restore_listening(listener, select, selector);
-                added.map_err(|_| body.illegal("listener"))
+                let entries = unfinished.listener(listener);
+                entries.restore("", select, selector).map_err(|_| body.illegal("listener"))
             }
             _ => {
                 let index = Index(body.u64()?);
                 let outcome = Outcome::decode(&body.rest()).map_err(|_| body.illegal("outcome"))?;
-                let ring = session.restored_ring();
+                let ring = unfinished.session.restored_ring();
                 if ring.len() as u64 >= ring.last() || ring.len() >= ANSWERS_MAX {
                     return Err(body.illegal("number of answers"));
                 }
@@ -324,13 +339,30 @@ impl Reader {
 
     /// A session is put in when all that belongs to it has been read.
     fn finish_session(&mut self) -> Result<(), RestoreError> {
-        let Some(mut session) = self.session.take() else { return Ok(()) };
+        let Some(unfinished) = self.session.take() else { return Ok(()) };
+        let Unfinished { mut session, selections, listeners } = unfinished;
         if self.machine.session(session.id()).is_some() {
             return Err(RestoreError::Double { kind: kind::SESSION });
         }
-        session.seal();
+        if !session.restore_interests(selections, listeners) {
+            return Err(RestoreError::Illegal {
+                kind: kind::LISTENING,
+                field: "list of listeners",
+            });
+        }
         self.machine.sessions.insert(session);
         Ok(())
+    }
+}
+
+impl Unfinished {
+    /// The entries of a listener, which is the last one or new.
+    fn listener(&mut self, listener: u32) -> &mut Selections {
+        if self.listeners.last().is_none_or(|(last, _)| *last != listener) {
+            self.listeners.push((listener, Selections::default()));
+        }
+        let last = self.listeners.last_mut();
+        &mut last.expect("the listener was pushed if it was not there").1
     }
 }
 

@@ -162,6 +162,7 @@ impl Item<'_> {
                 record.put_u64_le(machine.topics().len() as u64);
                 record.put_u64_le(machine.sessions().len() as u64);
                 record.put_u64_le(machine.hash());
+                record.put_u64_le(machine.applied());
             }
         }
     }
