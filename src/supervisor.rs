@@ -230,26 +230,29 @@ impl Supervisor {
         self.signal_stop();
         let mut count = self.group.count.subscribe();
         if tokio::time::timeout(patience, count.wait_for(|count| *count == 0)).await.is_err() {
-            let mut running = self.group.running();
-            running.closed = true;
-            for entry in running.entries.values() {
-                tracing::warn!(
-                    event = event::TASK_ABORTED,
-                    group = %self.group.name,
-                    task = %entry.name,
-                    "task did not end in time"
-                );
-                if let Some(abort) = &entry.abort {
-                    abort.abort();
-                }
-            }
-            drop(running);
+            self.abort_all();
             // Both outcomes are seen in what is left.
             let _ = tokio::time::timeout(patience, count.wait_for(|count| *count == 0)).await;
         }
         let mut running = self.group.running();
         running.closed = true;
         running.entries.values().map(|entry| entry.name.clone().into_owned()).collect()
+    }
+
+    fn abort_all(&self) {
+        let mut running = self.group.running();
+        running.closed = true;
+        for entry in running.entries.values() {
+            tracing::warn!(
+                event = event::TASK_ABORTED,
+                group = %self.group.name,
+                task = %entry.name,
+                "task did not end in time"
+            );
+            if let Some(abort) = &entry.abort {
+                abort.abort();
+            }
+        }
     }
 
     /// Asks for the end of the whole; the first request stands.
@@ -267,7 +270,7 @@ impl Supervisor {
     pub async fn exit_requested(&self) -> Exit {
         let mut exit = self.group.exit.subscribe();
         match exit.wait_for(Option::is_some).await {
-            Ok(exit) => exit.clone().unwrap_or_else(|| unreachable_exit()),
+            Ok(exit) => exit.clone().unwrap_or_else(unreachable_exit),
             // The sender lives in the group that `self` holds.
             Err(_) => unreachable_exit(),
         }

@@ -218,6 +218,12 @@ impl Mesh {
         });
     }
 
+    /// Says another name than the certificate has, to be refused.
+    #[cfg(test)]
+    pub(super) fn lie_about_name(&self, name: NodeName) {
+        self.shared.hello.send_modify(|hello| hello.name = name);
+    }
+
     /// Dials these addresses too, from now on. At most 128 are dialled in all; more are ignored.
     pub fn add_addresses(&self, addresses: impl IntoIterator<Item = NodeAddress>) {
         for address in addresses {

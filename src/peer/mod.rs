@@ -11,6 +11,8 @@ mod error;
 mod handshake;
 mod link;
 mod mesh;
+#[cfg(test)]
+mod tests;
 
 pub use directory::{MeshEvent, PeerInfo, Peers};
 pub use error::{CallError, MeshError, OpenError, Refusal};

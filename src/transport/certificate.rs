@@ -13,8 +13,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, ServerName};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::TlsError;
 use super::tls::{ANY_NODE, node_server_name};
@@ -33,15 +34,18 @@ pub struct Pem {
 /// not stop on a date that nobody remembers, and whom to trust is changed by changing the CA.
 const VALID_YEARS: (i32, i32) = (2024, 2124);
 
-/// A new certificate authority of this name, good for signing only.
+/// A new certificate authority of this name, good for signing only. A part of its key's hash is
+/// added to the name: a certificate of another authority of the same name is then refused as one
+/// of an unknown authority, and not as a broken signature.
 ///
 /// # Errors
 /// [`TlsError::Make`].
 pub fn make_ca(name: &str) -> Result<Pem, TlsError> {
-    let mut params = parameters(name, Vec::new())?;
+    let key = KeyPair::generate().map_err(make)?;
+    let fingerprint = xxh3_64(key.public_key_raw()) as u32;
+    let mut params = parameters(&format!("{name} {fingerprint:08x}"), Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let key = KeyPair::generate().map_err(make)?;
     let certificate = params.self_signed(&key).map_err(make)?;
     Ok(Pem { certificate: certificate.pem(), key: key.serialize_pem() })
 }
@@ -56,6 +60,9 @@ pub fn make_node(ca: &Pem, name: &NodeName, hosts: &[String]) -> Result<Pem, Tls
     let mut names = vec![node_server_name(name.as_str()), ANY_NODE.to_owned()];
     names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
     for host in hosts {
+        if ServerName::try_from(host.as_str()).is_err() {
+            return Err(TlsError::Name { name: host.clone() });
+        }
         if !names.contains(host) {
             names.push(host.clone());
         }

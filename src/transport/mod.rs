@@ -16,6 +16,9 @@ mod frame_sender;
 pub mod profile;
 pub mod tls;
 
+#[cfg(all(test, feature = "server"))]
+mod tests;
+
 pub use connection::{CloseCode, Connection, ConnectionStats};
 pub use endpoint::{Accepting, Endpoint, EndpointLimits, ResetKey, SocketBuffers};
 pub use error::{AcceptError, BindError, Closed, ConnectError, ReceiveError, SendError, TlsError};

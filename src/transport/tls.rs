@@ -217,6 +217,12 @@ impl ClientTls {
         Self::new(Edge::Peer, authority, Some(identity))
     }
 
+    /// A peer without a certificate, to be refused.
+    #[cfg(test)]
+    pub(super) fn without_certificate(authority: &Authority) -> Result<Self, TlsError> {
+        Self::new(Edge::Peer, authority, None)
+    }
+
     fn new(
         edge: Edge,
         authority: &Authority,
