@@ -10,7 +10,7 @@ use crate::protocol::handshake::SECRET_BYTES;
 /// The operating system gave no random bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the operating system gave no random bytes")]
-pub(super) struct NoEntropy;
+pub struct NoEntropy;
 
 /// What resumes a session.
 #[derive(Clone, PartialEq, Eq)]

@@ -17,3 +17,5 @@ mod tests;
 pub use directory::{MeshEvent, PeerInfo, Peers};
 pub use error::{CallError, MeshError, OpenError, Refusal};
 pub use mesh::{IncomingStream, Lane, Mesh, MeshSettings};
+
+pub use crate::transport::{Frame, FrameReceiver, FrameSender, Priority, ReceiveError, SendError};

@@ -3,27 +3,38 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
+use openraft::async_runtime::WatchReceiver;
 use tokio::sync::watch;
 
 use super::applied::Applied;
-use super::error::{ProposeError, ReadError, Refusal};
+use super::ask::{self, Answerer};
+use super::error::{ProposeError, Refusal};
 use super::handle::Member;
 use super::journal::Journal;
+use super::peers::Peers;
 use super::pending::Pending;
-use super::status::{ClusterStatus, NodeState, Quorum};
+use super::proposer::{Way, way};
+use super::quorum_watch::QuorumView;
+use super::state_store::Raft;
+use super::status::{ClusterStatus, NodeState, NodeStatus};
 use crate::domain::command::Command;
-use crate::domain::id::Index;
+use crate::domain::id::{Index, NodeId};
+use crate::domain::node_name::NodeName;
 use crate::domain::outcome::Outcome;
 
 /// The parts that a handle reaches.
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) member: Member,
+    pub(super) raft: Raft,
     pub(super) applied: Applied,
     pub(super) journal: Journal,
     pub(super) pending: Arc<Pending>,
-    pub(super) quorum: watch::Sender<Quorum>,
+    pub(super) peers: Peers,
+    pub(super) quorum: QuorumView,
     pub(super) state: watch::Sender<NodeState>,
+    pub(super) answerer: Answerer,
 }
 
 impl Core {
@@ -44,19 +55,78 @@ impl Core {
         }
     }
 
-    pub(super) async fn read_index(&self, _patience: Duration) -> Result<u64, ReadError> {
-        todo!()
-    }
-
-    pub(super) async fn status(&self, _patience: Duration) -> ClusterStatus {
-        todo!()
-    }
-
     pub(super) fn is_leader(&self) -> bool {
-        todo!()
+        matches!(way(&self.raft), Way::Lead { .. })
     }
 
-    pub(super) fn leader(&self) -> Option<String> {
-        todo!()
+    pub(super) fn leader(&self) -> Option<NodeName> {
+        let leader = match way(&self.raft) {
+            Way::Lead { .. } => self.member.id,
+            Way::Forward { leader, .. } => NodeId(leader),
+            Way::Nobody => return None,
+        };
+        self.peers.roster().name(leader).cloned()
     }
+
+    /// See [`Replication::status`](super::Replication::status).
+    pub(super) async fn status(&self, patience: Duration) -> ClusterStatus {
+        let half = patience / 2;
+        let ask_one = async |id: NodeId| {
+            if id == self.member.id {
+                return Some(self.answerer.report());
+            }
+            ask::report(&self.peers, id.0, half).await.ok()
+        };
+        let members: Vec<(NodeId, NodeName)> =
+            self.peers.roster().members().map(|(id, name)| (id, name.clone())).collect();
+        let reports = join_all(members.iter().map(|(id, _)| ask_one(*id))).await;
+        let hash_index = reports.iter().flatten().map(|report| report.applied_index).min();
+        let hash_of = async |id: NodeId| {
+            let entry = hash_index?;
+            if id == self.member.id {
+                return self.applied.hash_at(entry);
+            }
+            ask::hash_at(&self.peers, id.0, entry, half).await.ok()
+        };
+        let live = members.iter().zip(&reports).map(async |((id, _), report)| match report {
+            Some(_) => hash_of(*id).await,
+            None => None,
+        });
+        let hashes = join_all(live).await;
+        let (term, voters) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.current_term, metrics.membership_config.voter_ids().count())
+        };
+        let nodes: Vec<NodeStatus> = members
+            .into_iter()
+            .zip(reports)
+            .zip(hashes)
+            .map(|(((id, name), report), state_hash)| {
+                let own = id == self.member.id;
+                let mesh = self.peers.mesh();
+                let hello = if own { Some(mesh.hello()) } else { self.peers.hello(id) };
+                let hello = hello.filter(|_| report.is_some());
+                let client_address = hello.as_ref().and_then(|hello| hello.client_address.clone());
+                let http_address = hello.and_then(|hello| hello.http_address);
+                NodeStatus { name, id, client_address, http_address, report, state_hash }
+            })
+            .collect();
+        ClusterStatus {
+            cluster_id: self.member.cluster,
+            lineage: self.member.lineage,
+            leader: self.leader(),
+            term,
+            voters,
+            needed: voters / 2 + 1,
+            live: nodes.iter().filter(|node| node.report.is_some()).count(),
+            hash_index,
+            nodes: by_name(nodes),
+        }
+    }
+}
+
+fn by_name(mut nodes: Vec<NodeStatus>) -> Vec<NodeStatus> {
+    nodes.sort_by(|one, other| one.name.cmp(&other.name));
+    nodes
 }

@@ -231,7 +231,15 @@ fn begin(own: &Own, seen: &BTreeMap<NodeName, Seen>, draw: &mut dyn FnMut() -> u
     }
     let others = seen.iter().map(|(name, shown)| (name.clone(), shown.nonce));
     let members = std::iter::once((own.name.clone(), own.nonce)).chain(others).take(own.expect);
-    let mut id = || draw() & (u64::MAX >> 1) | 1;
+    let mut drawn = Vec::new();
+    // 63 bits, never zero, never twice: the top bit marks ids that the log gives later.
+    let mut id = || loop {
+        let id = draw() & (u64::MAX >> 1);
+        if id != 0 && !drawn.contains(&id) {
+            drawn.push(id);
+            return id;
+        }
+    };
     let cluster = ClusterId(id());
     let lineage = Lineage(id());
     let founders =

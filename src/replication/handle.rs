@@ -115,7 +115,7 @@ impl Replication {
 
     /// The name of the leader that this node follows, or its own.
     #[must_use]
-    pub fn leader(&self) -> Option<String> {
+    pub fn leader(&self) -> Option<NodeName> {
         self.core.leader()
     }
 

@@ -13,16 +13,27 @@
 
 mod append_frame;
 mod applied;
+mod ask;
 mod core;
 mod error;
 mod founding;
 mod handle;
 mod journal;
+mod lanes;
+mod log_store;
 mod log_time;
+mod network;
+mod peers;
 mod pending;
+mod proposer;
+mod quorum_watch;
 mod raft_codec;
 mod raft_types;
+mod read_barrier;
+mod snapshot_transfer;
+mod state_store;
 mod status;
+mod vote_gate;
 
 pub use error::{ProposeError, ReadError, Refusal};
 pub use handle::{Member, Replication};

@@ -317,8 +317,9 @@ impl Forwarded {
             return;
         }
         let mut leading = self.term.subscribe();
-        let begun = tokio::time::timeout(LEAD_WAIT, leading.wait_for(|now| *now >= term)).await;
-        if !matches!(begun, Ok(Ok(now)) if *now == term) {
+        let begins = leading.wait_for(|now| *now >= term);
+        let begun = tokio::time::timeout(LEAD_WAIT, begins).await.is_ok();
+        if !begun || *self.term.borrow() != term {
             return;
         }
         tokio::select! {

@@ -1,8 +1,8 @@
 //! What the cluster looks like from here.
 
-use std::net::SocketAddr;
-
 use crate::domain::id::{ClusterId, Lineage, NodeId};
+use crate::domain::node_address::NodeAddress;
+use crate::domain::node_name::NodeName;
 
 /// Where a node stands in its life: the one table of states that logs, metrics, health and the
 /// command line show.
@@ -127,7 +127,7 @@ pub struct ClusterStatus {
     /// Its lineage.
     pub lineage: Lineage,
     /// The leader's name, if one is known.
-    pub leader: Option<String>,
+    pub leader: Option<NodeName>,
     /// The newest term known here.
     pub term: u64,
     /// Voters of the newest membership.
@@ -146,9 +146,13 @@ pub struct ClusterStatus {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeStatus {
     /// Its name.
-    pub name: String,
+    pub name: NodeName,
     /// Its identifier.
     pub id: NodeId,
+    /// Where clients reach it, once its listener is open.
+    pub client_address: Option<NodeAddress>,
+    /// Where its HTTP console listens, once it is open.
+    pub http_address: Option<NodeAddress>,
     /// What it said of itself; none when it could not be reached.
     pub report: Option<NodeReport>,
     /// Its state hash at [`ClusterStatus::hash_index`].
@@ -158,10 +162,6 @@ pub struct NodeStatus {
 /// What a node says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeReport {
-    /// Where clients reach it, once its listener is open.
-    pub client_address: Option<SocketAddr>,
-    /// Where its HTTP console listens, once it is open.
-    pub http_address: Option<SocketAddr>,
     /// Its state.
     pub state: NodeState,
     /// Its role.

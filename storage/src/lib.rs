@@ -29,12 +29,13 @@ pub mod hard_state;
 pub mod identity;
 pub mod index;
 mod log_state;
+mod points;
 pub mod poison;
 pub mod record;
 pub mod recovery;
 pub mod segment;
 pub mod snapshot;
-pub mod standing;
+mod standing;
 pub mod twin_file;
 
 pub use append_log::{Completion, Log, LogOptions};

@@ -6,6 +6,7 @@
 //! [`DiskFile::sync_data`] returned, a name survives once [`Disk::sync_dir`] of its folder returned.
 
 mod faulty;
+mod folder;
 mod real;
 mod simulated;
 
@@ -15,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use faulty::{FaultKind, FaultyDisk};
+pub use folder::{Folder, NamedFile};
 pub use real::RealDisk;
 pub use simulated::SimulatedDisk;
 

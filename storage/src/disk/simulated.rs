@@ -106,8 +106,8 @@ impl SimulatedDisk {
         world.files.retain(|inode, _| alive.contains(inode));
         for file in world.files.values_mut() {
             let pending = std::mem::take(&mut file.pending);
-            let torn = tear(&mut random, pending);
-            for change in pick(&mut random, torn) {
+            let pieces = tear(&mut random, pending);
+            for change in pick(&mut random, pieces) {
                 apply_change(&mut file.durable, &change);
             }
             file.current.clone_from(&file.durable);

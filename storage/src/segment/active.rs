@@ -1,0 +1,195 @@
+//! The segment that is being written.
+
+use super::{Footer, SegmentHeader, file_name, new_file_name};
+use crate::disk::{Folder, NamedFile, OpenMode};
+use crate::error::DiskFault;
+use crate::hard_state::NumberedState;
+use crate::record::{Position, RecordKind, write_durable_mark, write_mark};
+
+/// Owns the write offset; knows nothing of what it writes beyond head and footer.
+#[derive(Debug)]
+pub(crate) struct ActiveSegment {
+    header: SegmentHeader,
+    file: NamedFile,
+    /// Where the next byte goes.
+    end: u64,
+    /// Records so far.
+    records: u64,
+    /// Over every byte before `end`.
+    crc: crc32fast::Hasher,
+    /// Space up to here has been reserved.
+    allocated: u64,
+}
+
+/// What stands before the first group of a segment.
+#[derive(Debug, Default)]
+pub(crate) struct Head {
+    bytes: Vec<u8>,
+    records: u64,
+}
+
+impl Head {
+    /// Header, newest hard state, records carried over, and a mark that all of it is durable: true
+    /// since the file gets its name only once it is flushed.
+    pub(crate) fn new(
+        header: &SegmentHeader,
+        hard_state: Option<&NumberedState>,
+        carried: &Carried,
+    ) -> Self {
+        let mut bytes = header.encode().to_vec();
+        if let Some(NumberedState { number, state }) = hard_state {
+            write_mark(&mut bytes, RecordKind::HardState, *number, 0, state);
+        }
+        let place = |bytes: &[u8]| Position { segment: header.segment, offset: bytes.len() as u64 };
+        let start = place(&bytes);
+        write_durable_mark(&mut bytes, header.first_index, start);
+        let mut records = 1 + u64::from(hard_state.is_some());
+        if carried.records > 0 {
+            bytes.extend_from_slice(&carried.bytes);
+            let end = place(&bytes);
+            write_durable_mark(&mut bytes, carried.next_index, end);
+            records += carried.records + 1;
+        }
+        Self { bytes, records }
+    }
+}
+
+/// Records of an unproven tail, as they stood in the segment before.
+#[derive(Debug, Default)]
+pub(crate) struct Carried {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) records: u64,
+    pub(crate) next_index: u64,
+}
+
+impl ActiveSegment {
+    /// Writes and flushes a segment under its temporary name; the name is durable too. It becomes
+    /// part of the log with [`Self::publish`].
+    pub(crate) fn prepare(
+        folder: &Folder,
+        header: SegmentHeader,
+        head: &Head,
+        segment_bytes: u64,
+    ) -> Result<Self, DiskFault> {
+        let name = new_file_name(header.segment);
+        let prepared = folder.file(&name, OpenMode::Replace).and_then(|file| {
+            file.allocate(segment_bytes)?;
+            file.write(&head.bytes, 0)?;
+            file.sync()?;
+            folder.sync()?;
+            Ok(file)
+        });
+        let file = match prepared {
+            Ok(file) => file,
+            Err(fault) => {
+                // A full disk gets its space back; otherwise opening removes the file.
+                let _ = folder.remove(&name);
+                return Err(fault);
+            }
+        };
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&head.bytes);
+        let (end, records) = (head.bytes.len() as u64, head.records);
+        Ok(Self { header, file, end, records, crc, allocated: segment_bytes })
+    }
+
+    /// Gives a prepared segment its name, durable.
+    pub(crate) fn publish(&mut self, folder: &Folder) -> Result<(), DiskFault> {
+        let name = file_name(self.header.segment);
+        folder.rename(&new_file_name(self.header.segment), &name)?;
+        folder.sync()?;
+        // The handle stays valid; only its path changes.
+        self.file = folder.file(&name, OpenMode::Write)?;
+        Ok(())
+    }
+
+    /// Goes on in a segment that recovery has walked through.
+    pub(crate) fn resume(
+        header: SegmentHeader,
+        file: NamedFile,
+        end: u64,
+        records: u64,
+        crc: crc32fast::Hasher,
+    ) -> Self {
+        Self { header, file, end, records, crc, allocated: end }
+    }
+
+    pub(crate) fn header(&self) -> &SegmentHeader {
+        &self.header
+    }
+
+    pub(crate) fn file(&self) -> &NamedFile {
+        &self.file
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The place of the byte that is `ahead` bytes after the end.
+    pub(crate) fn place(&self, ahead: usize) -> Position {
+        Position { segment: self.header.segment, offset: self.end + ahead as u64 }
+    }
+
+    /// Whether nothing but header and first mark has been written.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.records <= 2
+    }
+
+    /// Writes and flushes at the end. On an error the end stays where it was, and what was written
+    /// behind it is unknown: see [`Self::withdraw`].
+    pub(crate) fn append(&mut self, bytes: &[u8], records: u64) -> Result<(), DiskFault> {
+        self.file.write(bytes, self.end)?;
+        self.file.sync()?;
+        self.end += bytes.len() as u64;
+        self.records += records;
+        self.crc.update(bytes);
+        Ok(())
+    }
+
+    /// Takes back what a failed write may have left behind the end.
+    pub(crate) fn withdraw(&mut self) -> Result<(), DiskFault> {
+        self.allocated = self.end;
+        self.file.truncate(self.end)
+    }
+
+    /// Reserves space again after [`Self::withdraw`]. A full disk answers here, before anything is
+    /// written.
+    pub(crate) fn reserve(&mut self, segment_bytes: u64) -> Result<(), DiskFault> {
+        if self.allocated < segment_bytes {
+            self.file.allocate(segment_bytes)?;
+            self.allocated = segment_bytes;
+        }
+        Ok(())
+    }
+
+    /// The mark and footer that end the segment, and the footer's offset.
+    pub(crate) fn footer(&self, next_index: u64, last_term: u64) -> (Vec<u8>, u64) {
+        let mut bytes = Vec::new();
+        write_durable_mark(&mut bytes, next_index, self.place(0));
+        let mut crc = self.crc.clone();
+        crc.update(&bytes);
+        let offset = self.end + bytes.len() as u64;
+        let footer = Footer {
+            first_index: self.header.first_index,
+            next_index,
+            last_term,
+            records: self.records + 1,
+            offset,
+            crc: crc.finalize(),
+        };
+        footer.write(&mut bytes);
+        (bytes, offset)
+    }
+
+    /// Ends the segment: mark, footer, spare space given back, flushed. Returns where its records
+    /// end.
+    pub(crate) fn seal(&mut self, next_index: u64, last_term: u64) -> Result<u64, DiskFault> {
+        let (bytes, footer_at) = self.footer(next_index, last_term);
+        self.file.write(&bytes, self.end)?;
+        self.file.truncate(self.end + bytes.len() as u64)?;
+        self.file.sync()?;
+        self.end += bytes.len() as u64;
+        Ok(footer_at)
+    }
+}

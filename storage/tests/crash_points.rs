@@ -1,0 +1,36 @@
+//! Thousands of crashes on the simulated disk: random operations, the machine goes down during a
+//! random disk operation, the log is opened (which is interrupted too), compared with a model, and
+//! used again.
+
+use quorate_storage::fuzzing::{Statistics, log_operations};
+
+/// splitmix64.
+fn random_bytes(mut seed: u64, count: usize) -> Vec<u8> {
+    let mut next = || {
+        seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = seed;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    };
+    (0..count.div_ceil(8)).flat_map(|_| next().to_le_bytes()).collect()
+}
+
+#[test]
+fn two_thousand_crash_points_lose_nothing_acknowledged_and_invent_nothing() {
+    let mut total = Statistics::default();
+    let mut seed = 0;
+    while total.crashes < 4_000 {
+        let run = log_operations(&random_bytes(seed, 800));
+        total.crashes += run.crashes;
+        total.crashes_in_opening += run.crashes_in_opening;
+        total.cuts += run.cuts;
+        total.acknowledged += run.acknowledged;
+        seed += 1;
+    }
+    println!("{seed} runs: {total:?}");
+    // The runs went through what they are for.
+    assert!(total.crashes_in_opening > 500, "{total:?}");
+    assert!(total.cuts > 100, "{total:?}");
+    assert!(total.acknowledged > 2_000, "{total:?}");
+}
