@@ -66,7 +66,12 @@ fn open(disk: &SimulatedDisk) -> Result<(Log, Writer, crate::OpenReport), OpenEr
 }
 
 fn options() -> LogOptions {
-    LogOptions { segment_bytes: 2048, group_bytes_max: 600, ..LogOptions::new(CLUSTER, 1) }
+    LogOptions {
+        segment_bytes: 2048,
+        group_bytes_max: 600,
+        tail_bytes_max: 1024,
+        ..LogOptions::new(CLUSTER, 1)
+    }
 }
 
 fn contents(log: &Log) -> Vec<Record> {
@@ -355,10 +360,11 @@ impl Modelled {
             hard_state: log.hard_state(),
         };
         let known = self.states.iter().any(|(_, state)| is_reached(&found, state));
-        let prefix = known || self.states.windows(2).any(|pair| match pair {
-            [(_, before), (_, after)] => is_between(&found, before, after),
-            _ => false,
-        });
+        let prefix = known
+            || self.states.windows(2).any(|pair| match pair {
+                [(_, before), (_, after)] => is_between(&found, before, after),
+                _ => false,
+            });
         assert!(prefix, "found {found:#?}, expected one of {:#?}", self.states);
         *self.acknowledged.lock().expect("no test panics holding it") = self.calls;
         self.states = vec![(self.calls, found)];
@@ -413,8 +419,13 @@ impl CloneLog for Option<(Log, Writer)> {
 
 /// Operations on a log with reboots, read from any bytes, against a model on the simulated disk.
 pub fn log_operations(bytes: &[u8]) -> Statistics {
+    log_operations_on(SimulatedDisk::new(), bytes)
+}
+
+/// As [`log_operations`] on a given empty disk, which may lie.
+pub fn log_operations_on(disk: SimulatedDisk, bytes: &[u8]) -> Statistics {
     let mut bytes = bytes.iter().copied();
-    let mut modelled = Modelled::default();
+    let mut modelled = Modelled::new(disk);
     let mut seed = 0_u64;
     while let Some(operation) = bytes.next() {
         let argument = u64::from(bytes.next().unwrap_or(0));

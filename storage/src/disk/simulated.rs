@@ -65,6 +65,8 @@ struct Power {
     /// The operation during which the machine goes down.
     down_at: Option<u64>,
     down: bool,
+    /// Flushes report success and do nothing.
+    lies: bool,
 }
 
 impl SimulatedDisk {
@@ -88,6 +90,12 @@ impl SimulatedDisk {
     /// Whether the machine went down.
     pub fn is_down(&self) -> bool {
         self.lock().power.down
+    }
+
+    /// From now on flushes of files report success and do nothing: the planted fault that a check of
+    /// durability must notice.
+    pub fn lie_about_flushes(&self) {
+        self.lock().power.lies = true;
     }
 
     /// The power goes and comes back: all open handles die, and what was not durable survives as
@@ -402,6 +410,9 @@ impl DiskFile for SimulatedFile {
         world.power.check(self.generation)?;
         let goes_down = world.power.count();
         done(goes_down)?;
+        if world.power.lies {
+            return Ok(());
+        }
         let file = world.files.get_mut(&self.inode).ok_or_else(down)?;
         for change in std::mem::take(&mut file.pending) {
             apply_change(&mut file.durable, &change);

@@ -2,7 +2,8 @@
 //! random disk operation, the log is opened (which is interrupted too), compared with a model, and
 //! used again.
 
-use quorate_storage::fuzzing::{Statistics, log_operations};
+use quorate_storage::disk::SimulatedDisk;
+use quorate_storage::fuzzing::{Statistics, log_operations, log_operations_on};
 
 /// splitmix64.
 fn random_bytes(mut seed: u64, count: usize) -> Vec<u8> {
@@ -33,4 +34,15 @@ fn two_thousand_crash_points_lose_nothing_acknowledged_and_invent_nothing() {
     assert!(total.crashes_in_opening > 500, "{total:?}");
     assert!(total.cuts > 100, "{total:?}");
     assert!(total.acknowledged > 2_000, "{total:?}");
+}
+
+/// The model is trusted because it notices a disk that lies.
+#[test]
+fn a_disk_that_lies_about_flushes_is_noticed() {
+    let lied_to = |seed: u64| {
+        let disk = SimulatedDisk::new();
+        disk.lie_about_flushes();
+        std::panic::catch_unwind(|| log_operations_on(disk, &random_bytes(seed, 800))).is_err()
+    };
+    assert!((0..10).filter(|seed| lied_to(*seed)).count() >= 9);
 }
