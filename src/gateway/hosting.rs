@@ -25,6 +25,8 @@ pub(super) const HANDSHAKES_MAX: usize = 256;
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bulk streams that are written at once, over all sessions.
 pub(super) const BULK_STREAMS_MAX: usize = 64;
+/// Large fetches that are evaluated at once, over all sessions.
+pub(super) const FETCHES_MAX: usize = 2;
 /// Reads of one session that may be unanswered.
 pub(super) const READS_MAX: usize = 64;
 /// What a read may take unless it says less.
@@ -55,6 +57,8 @@ pub(super) struct Hosting {
     pub(super) pressure: Pressure,
     /// Permits for bulk streams.
     pub(super) bulk: Semaphore,
+    /// Permits for large fetches.
+    pub(super) fetches: Semaphore,
     /// Permits for handshakes.
     pub(super) handshakes: Semaphore,
     /// Every node that a client may try.
@@ -86,6 +90,7 @@ impl Hosting {
             passwords: Passwords::new()?,
             pressure: Pressure::default(),
             bulk: Semaphore::new(BULK_STREAMS_MAX),
+            fetches: Semaphore::new(FETCHES_MAX),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
             nodes,
             connections: AtomicU64::new(0),

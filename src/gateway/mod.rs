@@ -52,6 +52,7 @@ mod status_json;
 mod subscriber;
 pub mod topic_walk;
 mod translate;
+mod translate_constraint;
 pub mod turn;
 
 use std::net::SocketAddr;

@@ -104,7 +104,7 @@ async fn evaluate(
         }
         Query::Fetch(fetch) => {
             permit(reader, Action::Read)?;
-            super::fetch::rows(fetch, view).await.map_err(|unfit| unfit_answer(&unfit))
+            super::fetch::rows(hosting, fetch, view).await.map_err(|unfit| unfit_answer(&unfit))
         }
     }
 }

@@ -11,7 +11,7 @@ pub(super) fn status_json(status: &ClusterStatus) -> String {
     let value = json!({
         "cluster_id": status.cluster_id.to_string(),
         "lineage": status.lineage.to_string(),
-        "leader": status.leader,
+        "leader": status.leader.as_ref().map(ToString::to_string),
         "term": status.term,
         "quorum": {
             "voters": status.voters,
@@ -28,10 +28,10 @@ pub(super) fn status_json(status: &ClusterStatus) -> String {
 fn node_json(node: &NodeStatus) -> Value {
     let report = node.report.as_ref();
     json!({
-        "name": node.name,
+        "name": node.name.to_string(),
         "id": node.id.to_string(),
-        "address": report.and_then(|report| report.client_address).map(|address| address.to_string()),
-        "http": report.and_then(|report| report.http_address).map(|address| address.to_string()),
+        "address": node.client_address.as_ref().map(ToString::to_string),
+        "http": node.http_address.as_ref().map(ToString::to_string),
         "state": report.map(|report| report.state.as_str()),
         "role": report.map(|report| report.role.as_str()),
         "last_index": report.map(|report| report.last_index),
@@ -47,13 +47,13 @@ fn node_json(node: &NodeStatus) -> Value {
 mod tests {
     use super::*;
     use crate::domain::id::{ClusterId, Lineage, NodeId};
+    use crate::domain::node_address::NodeAddress;
+    use crate::domain::node_name::NodeName;
     use crate::replication::{NodeReport, NodeState, Role};
 
     #[test]
     fn fields_are_those_that_tools_rely_on() {
         let report = NodeReport {
-            client_address: "127.0.0.1:7400".parse().ok(),
-            http_address: None,
             state: NodeState::Ready,
             role: Role::Leader,
             last_index: 12,
@@ -63,15 +63,17 @@ mod tests {
             sessions: 2,
         };
         let node = |name: &str, report| NodeStatus {
-            name: name.to_owned(),
+            name: NodeName::parse(name).unwrap(),
             id: NodeId(0xab),
+            client_address: NodeAddress::parse("127.0.0.1:7400").ok(),
+            http_address: None,
             state_hash: Some(0xff),
             report,
         };
         let status = ClusterStatus {
             cluster_id: ClusterId(1),
             lineage: Lineage(2),
-            leader: Some("n1".to_owned()),
+            leader: NodeName::parse("n1").ok(),
             term: 4,
             voters: 3,
             needed: 2,

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::authorize::{self, Action};
+use super::translate_constraint::constraint;
 use crate::domain::command::{Command, CommandError, TypedValue};
-use crate::domain::constraint::Constraint;
 use crate::domain::limits;
 use crate::domain::selector::Selector;
 use crate::domain::topic::path::TopicPath;
@@ -12,10 +12,8 @@ use crate::domain::topic::specification::{Specification, TopicType};
 use crate::domain::topic::value;
 use crate::protocol::ErrorCode;
 use crate::protocol::command::ClientCommand;
-use crate::protocol::topic::{ConstraintNode, WireSpecification, WireValue};
+use crate::protocol::topic::{WireSpecification, WireValue};
 
-/// Bytes of a scope's name.
-const SCOPE_BYTES_MAX: usize = 256;
 
 /// A command that is refused for good, whoever asks again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,19 +111,19 @@ fn domain_command(asked: ClientCommand) -> Result<Command, Unfit> {
             Command::AddTopic { path: path(&text)?, specification }
         }
         ClientCommand::OpenTopic { path: text } => Command::OpenTopic { path: path(&text)? },
-        ClientCommand::SetTopic { path: text, specification, constraint, value } => {
+        ClientCommand::SetTopic { path: text, specification, constraint: nodes, value } => {
             Command::SetTopic {
                 path: path(&text)?,
                 specification: specification.as_ref().map(self::specification).transpose()?,
-                constraint: self::constraint(&constraint)?,
+                constraint: constraint(&nodes)?,
                 value: typed_value(value)?,
             }
         }
-        ClientCommand::OpenStream { path: text, specification, constraint, value } => {
+        ClientCommand::OpenStream { path: text, specification, constraint: nodes, value } => {
             Command::OpenStream {
                 path: path(&text)?,
                 specification: specification.as_ref().map(self::specification).transpose()?,
-                constraint: self::constraint(&constraint)?,
+                constraint: constraint(&nodes)?,
                 value: value.map(typed_value).transpose()?,
             }
         }
@@ -134,8 +132,11 @@ fn domain_command(asked: ClientCommand) -> Result<Command, Unfit> {
             from: from.as_deref().map(path).transpose()?,
         },
         ClientCommand::Select { scope, selector: text, select } => {
-            if scope.len() > SCOPE_BYTES_MAX || scope.starts_with('$') {
-                let text = format!("a scope may have {SCOPE_BYTES_MAX} bytes and not begin with $");
+            if scope.len() > limits::SCOPE_BYTES_MAX || scope.starts_with('$') {
+                let text = format!(
+                    "a scope may have {} bytes and not begin with $",
+                    limits::SCOPE_BYTES_MAX
+                );
                 return Err(Unfit::new(ErrorCode::InvalidScope, text));
             }
             Command::Select { scope, selector: selector(&text)?.to_string(), select }
@@ -189,11 +190,4 @@ fn check_value(value: &TypedValue) -> Result<(), Unfit> {
     }
     value::check(value.value_type, value.bytes.as_deref())
         .map_err(|error| Unfit::new(ErrorCode::IncompatibleValue, error))
-}
-
-fn constraint(nodes: &[ConstraintNode]) -> Result<Constraint, Unfit> {
-    match nodes {
-        [] | [ConstraintNode::Unconstrained] => Ok(Constraint::unconstrained()),
-        _ => Err(Unfit::new(ErrorCode::InvalidConstraint, "not built")),
-    }
 }
