@@ -186,6 +186,17 @@ impl Fanout {
             if self.places.is_empty() {
                 continue;
             }
+            // Notifications come first: the frame of the subscription may be the command's last.
+            if !matches!(event.effect, Effect::Value { .. }) {
+                for group in self.audience.listening() {
+                    let Some(interest) = self.audience.interest(*group) else { continue };
+                    let range =
+                        append(&mut frames, |buffer| put_notifications(buffer, event, interest));
+                    if !range.is_empty() && self.has_members(*group) {
+                        drafts.entry(*group).or_default().add(range, None);
+                    }
+                }
+            }
             let groups = self.audience.of(topic);
             if groups.iter().any(|group| self.has_members(*group)) {
                 let range = append(&mut frames, |buffer| put_event(buffer, event));
@@ -195,16 +206,6 @@ impl Fanout {
                     .then_some(topic.id);
                 for group in groups.iter().filter(|group| self.has_members(**group)) {
                     drafts.entry(*group).or_default().add(range.clone(), replaceable);
-                }
-            }
-            if !matches!(event.effect, Effect::Value { .. }) {
-                for group in self.audience.listening() {
-                    let Some(interest) = self.audience.interest(*group) else { continue };
-                    let range =
-                        append(&mut frames, |buffer| put_notifications(buffer, event, interest));
-                    if !range.is_empty() && self.has_members(*group) {
-                        drafts.entry(*group).or_default().add(range, None);
-                    }
                 }
             }
             if let Effect::TopicRemoved(topic) = &event.effect {

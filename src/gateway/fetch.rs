@@ -32,10 +32,8 @@ pub(super) async fn rows(
     let short = request.clone().maximum_visits(INLINE_VISITS_MAX);
     let mut page = evaluate(&short, view);
     if page.has_more && page.visits >= INLINE_VISITS_MAX {
-        let overloaded = || Unfit {
-            code: ErrorCode::Overloaded,
-            text: "large fetches are stopped".to_owned(),
-        };
+        let overloaded =
+            || Unfit { code: ErrorCode::Overloaded, text: "large fetches are stopped".to_owned() };
         let _turn = hosting.fetches.acquire().await.map_err(|_| overloaded())?;
         let (request, view) = (request.clone(), view.clone());
         let evaluated = hosting.supervisor.blocking("fetch", move || evaluate(&request, &view));
@@ -100,7 +98,8 @@ fn request(fetch: &Fetch) -> Result<FetchRequest, Unfit> {
         TopicType::from_code(*code).ok_or_else(|| unfit(format!("there is no topic type {code}")))
     };
     if !fetch.topic_types.is_empty() {
-        let types: BTreeSet<TopicType> = fetch.topic_types.iter().map(known).collect::<Result<_, _>>()?;
+        let types: BTreeSet<TopicType> =
+            fetch.topic_types.iter().map(known).collect::<Result<_, _>>()?;
         request = request.topic_types(types).map_err(|error| unfit(error.to_string()))?;
     }
     if let Some(code) = &fetch.values {

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::authorize;
+use super::farewell;
 use super::hosting::{
     BEAT, BEAT_MAX, BEAT_MIN, HANDSHAKE_TIMEOUT, Hosting, READS_MAX, RECONNECT_TIMEOUT_MAX,
 };
@@ -20,13 +21,14 @@ use super::secret::{self, Secret};
 use super::subscriber::{Beginning, BulkOrder, Subscriber};
 use crate::clock::milliseconds;
 use crate::domain::command::{Command, OpenSession};
+use crate::domain::effect::{CloseReason, Effect};
 use crate::domain::id::{Position, SessionId};
 use crate::domain::limits;
 use crate::domain::machine::Answered;
 use crate::domain::outcome::{Outcome, Rejection};
 use crate::protocol::frame::PAYLOAD_BYTES_MAX;
 use crate::protocol::handshake::{
-    Credentials, Hello, Refused, ResetReason, Resume, SessionLimits, Verdict, Welcome,
+    Credentials, Hello, Refused, ResetReason, Resume, SessionLimits, StartFrom, Verdict, Welcome,
 };
 use crate::protocol::kind::SMALL_BODY_BYTES_MAX;
 use crate::protocol::{ClientMessage, ErrorCode, ServerMessage, VERSION};
@@ -216,22 +218,30 @@ async fn open_new(
         incarnation: member.incarnation,
     });
     let epoch = propose(hosting, &command, deadline).await?;
-    let (beginning, verdict) = match hello.from {
-        None => (Beginning::Fresh, Verdict::Fresh),
-        Some(from) => {
-            let other = from.lineage.is_some_and(|lineage| lineage != member.lineage);
-            let found = if other {
-                Err(ResetReason::OtherLineage)
-            } else {
-                find(hosting, from.position, deadline).await?
-            };
-            match found {
-                Ok(position) => (Beginning::Past(position), Verdict::Continuous { position }),
-                Err(reason) => (Beginning::Fresh, reset_here(&hosting.replication, reason)),
-            }
-        }
+    let begun = match hello.from {
+        None => Ok((Beginning::Fresh, Verdict::Fresh)),
+        Some(from) => begin_in_the_past(hosting, from, deadline).await,
     };
+    // A session that its client never hears of is nobody's.
+    let (beginning, verdict) =
+        begun.inspect_err(|_| farewell::close(hosting, session, CloseReason::ByClient))?;
     Ok(Claimed { session, epoch, secret, beginning, verdict })
+}
+
+async fn begin_in_the_past(
+    hosting: &Arc<Hosting>,
+    from: StartFrom,
+    deadline: Instant,
+) -> Result<(Beginning, Verdict), NotOpened> {
+    let lineage = hosting.replication.member().lineage;
+    let found = match from.lineage {
+        Some(other) if other != lineage => Err(ResetReason::OtherLineage),
+        _ => find(hosting, from.position, deadline).await?,
+    };
+    Ok(match found {
+        Ok(position) => (Beginning::Past(position), Verdict::Continuous { position }),
+        Err(reason) => (Beginning::Fresh, reset_here(&hosting.replication, reason)),
+    })
 }
 
 async fn move_here(
@@ -249,31 +259,45 @@ async fn move_here(
         incarnation: member.incarnation,
     };
     let epoch = propose(hosting, &command, deadline).await?;
+    let begun = go_on(hosting, resume, deadline).await;
+    let (beginning, verdict) =
+        begun.inspect_err(|_| farewell::detach(hosting, resume.session, epoch))?;
+    Ok(Claimed { session: resume.session, epoch, secret: next, beginning, verdict })
+}
+
+/// Where a session that has been moved here goes on.
+async fn go_on(
+    hosting: &Arc<Hosting>,
+    resume: &Resume,
+    deadline: Instant,
+) -> Result<(Beginning, Verdict), NotOpened> {
+    let lineage = hosting.replication.member().lineage;
     if let Some(seen) = resume.seen
-        && resume.lineage == member.lineage
+        && resume.lineage == lineage
     {
         wait_for(hosting, seen.entry(), deadline).await?;
     }
     let found = match resume.position {
         None => Err(ResetReason::Asked),
-        Some(_) if resume.lineage != member.lineage => Err(ResetReason::OtherLineage),
+        Some(_) if resume.lineage != lineage => Err(ResetReason::OtherLineage),
         Some(position) => find(hosting, position, deadline).await?,
+    };
+    let (beginning, verdict) = match found {
+        Ok(position) => {
+            // A change after the position may not have been told of to its end.
+            let changed = selections_changed(hosting, position, resume.session).await;
+            let initial_missing = resume.initial_missing || changed;
+            let beginning = Beginning::Continuous { position, initial_missing };
+            (beginning, Verdict::Continuous { position })
+        }
+        Err(reason) => (Beginning::Reset(reason), reset_here(&hosting.replication, reason)),
     };
     let view = hosting.replication.view();
     let has_interest = view.session(resume.session).is_some_and(|session| {
         !session.selections().is_empty() || session.listeners().next().is_some()
     });
-    let (beginning, verdict) = match found {
-        Ok(position) => {
-            let beginning =
-                Beginning::Continuous { position, initial_missing: resume.initial_missing };
-            (beginning, Verdict::Continuous { position })
-        }
-        Err(reason) => (Beginning::Reset(reason), reset_here(&hosting.replication, reason)),
-    };
     // Nothing was ever selected: there is nothing to go on with.
-    let beginning = if has_interest { beginning } else { Beginning::Fresh };
-    Ok(Claimed { session: resume.session, epoch, secret: next, beginning, verdict })
+    Ok((if has_interest { beginning } else { Beginning::Fresh }, verdict))
 }
 
 /// Waits until this node has come to a position, and looks whether the events after it can be read.
@@ -289,6 +313,26 @@ async fn find(
         Read::Gone { .. } => Err(ResetReason::Purged),
         Read::Blocks(_) | Read::CaughtUp => Ok(position),
     })
+}
+
+/// The session's selections changed after this position, as far as the ring tells.
+async fn selections_changed(
+    hosting: &Arc<Hosting>,
+    position: Position,
+    session: SessionId,
+) -> bool {
+    let mut after = position;
+    while let Read::Blocks(blocks) = hosting.replication.journal().after(after, 256) {
+        let changed = Effect::SelectionsChanged { session };
+        if blocks.iter().any(|block| block.after(after).iter().any(|one| one.effect == changed)) {
+            return true;
+        }
+        if let Some(last) = blocks.last() {
+            after = Position::end_of_entry(last.entry);
+        }
+        tokio::task::yield_now().await;
+    }
+    false
 }
 
 async fn wait_for(hosting: &Arc<Hosting>, entry: u64, deadline: Instant) -> Result<(), NotOpened> {

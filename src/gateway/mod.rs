@@ -16,6 +16,7 @@
 //! |---|---|---|
 //! | listener | one | the gateway |
 //! | fan-out | one | the gateway |
+//! | session janitor | one | the gateway |
 //! | client: handshake, then session task | per connection | its connection |
 //! | event writer | per session that hears of something | its session task |
 //! | bulk stream, read | as many as the limits allow | its work, or its connection |
@@ -35,6 +36,7 @@ mod handshake;
 mod hosting;
 mod initial_values;
 pub mod interest;
+mod janitor;
 mod journal_cursor;
 mod listener;
 pub mod outbox;
@@ -96,6 +98,7 @@ impl Gateway {
         let hosting = Arc::new(hosting);
         let stop = || supervisor.stop_signal();
         supervisor.spawn("fan-out", fanout_task::run(Arc::clone(&hosting), stop()));
+        supervisor.spawn("session janitor", janitor::run(Arc::clone(&hosting), stop()));
         let listener = listener::run(Arc::clone(&hosting), endpoint.clone(), stop());
         supervisor.spawn("client listener", listener);
         tracing::info!(

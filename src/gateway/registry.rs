@@ -58,10 +58,9 @@ impl Registry {
         self.lock().len()
     }
 
-    /// No session is connected here.
-    #[must_use]
-    pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// A connection of this session is here.
+    pub(super) fn has(&self, session: SessionId) -> bool {
+        self.lock().contains_key(&session)
     }
 
     /// The node holds as many sessions as it may.
@@ -115,13 +114,6 @@ impl Registry {
         entry.end.send_if_modified(|current| {
             current.is_none().then(|| *current = Some(ending)).is_some()
         });
-    }
-
-    /// Tells every connection to end.
-    pub(super) fn end_all(&self, ending: Ending) {
-        for entry in self.lock().values() {
-            entry.end.send_replace(Some(ending));
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Entry>> {
@@ -185,7 +177,7 @@ mod tests {
         registry.changed(SESSION, SessionChange::Moved { host: NodeId(2), epoch: 3 });
         assert_eq!(second.ending().await.code, ErrorCode::TakenOver);
         drop(second);
-        assert!(registry.is_empty());
+        assert_eq!(registry.len(), 0);
     }
 
     #[tokio::test]

@@ -14,7 +14,6 @@ use crate::protocol::ErrorCode;
 use crate::protocol::command::ClientCommand;
 use crate::protocol::topic::{WireSpecification, WireValue};
 
-
 /// A command that is refused for good, whoever asks again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unfit {

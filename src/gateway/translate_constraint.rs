@@ -174,10 +174,7 @@ mod tests {
             value_type: TopicType::Int64.code(),
             bytes: Some(Bytes::copy_from_slice(&number.to_le_bytes())),
         };
-        let greater = ConstraintNode::Value {
-            operator: wire::Operator::Greater,
-            value: number(5),
-        };
+        let greater = ConstraintNode::Value { operator: wire::Operator::Greater, value: number(5) };
         let view = |value: &'static [u8; 8]| {
             Some(TopicView { topic_type: TopicType::Int64, value: Some(value) })
         };
