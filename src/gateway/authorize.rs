@@ -14,7 +14,7 @@ const ROLE_ANONYMOUS: &str = "ANONYMOUS";
 
 /// What a session may be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub(super) enum Action {
     /// Fetch topics and their values.
     Read,
     /// Subscribe, listen.
@@ -29,7 +29,7 @@ pub enum Action {
 
 /// The roles of a new session, sorted; `principal` is empty for an anonymous one.
 #[must_use]
-pub fn roles_of(principal: &str) -> Vec<String> {
+pub(super) fn roles_of(principal: &str) -> Vec<String> {
     let role = match principal {
         "" => ROLE_ANONYMOUS,
         ADMINISTRATOR => ROLE_ADMINISTRATOR,
@@ -40,18 +40,15 @@ pub fn roles_of(principal: &str) -> Vec<String> {
 
 /// Whether a session with these roles may do that.
 #[must_use]
-pub fn may(roles: &[String], action: Action) -> bool {
+pub(super) fn may(roles: &[String], action: Action) -> bool {
     roles.iter().any(|role| {
-        matches!(
-            (role.as_str(), action),
-            (ROLE_ADMINISTRATOR | ROLE_CLIENT | ROLE_ANONYMOUS, _)
-        )
+        matches!((role.as_str(), action), (ROLE_ADMINISTRATOR | ROLE_CLIENT | ROLE_ANONYMOUS, _))
     })
 }
 
 /// What a command asks for; none for those that need no permission.
 #[must_use]
-pub fn action_of(command: &Command) -> Option<Action> {
+pub(super) fn action_of(command: &Command) -> Option<Action> {
     match command {
         Command::Update { .. } | Command::SetByPath { .. } => Some(Action::Update),
         Command::SetTopic { specification, .. } | Command::OpenStream { specification, .. } => {
@@ -70,8 +67,8 @@ pub fn action_of(command: &Command) -> Option<Action> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::id::TopicId;
     use crate::domain::command::TypedValue;
+    use crate::domain::id::TopicId;
     use crate::domain::topic::specification::TopicType;
 
     #[test]
@@ -90,11 +87,8 @@ mod tests {
 
     #[test]
     fn deselecting_needs_no_permission() {
-        let select = |select| Command::Select {
-            scope: String::new(),
-            selector: ">a".to_owned(),
-            select,
-        };
+        let select =
+            |select| Command::Select { scope: String::new(), selector: ">a".to_owned(), select };
         assert_eq!(action_of(&select(true)), Some(Action::Select));
         assert_eq!(action_of(&select(false)), None);
         let update = Command::Update {

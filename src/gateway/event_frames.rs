@@ -35,7 +35,8 @@ pub fn put_event(buffer: &mut BytesMut, event: &Event) {
     }
 }
 
-/// Appends the notifications that the listeners of `interest` get of an event.
+/// Appends the notifications that the listeners of `interest` get of an event, by rising number.
+/// They come before the frame of a subscription, so none of them is the last of its command.
 pub fn put_notifications(buffer: &mut BytesMut, event: &Event, interest: &Interest) {
     let (topic, change) = match &event.effect {
         Effect::TopicAdded(topic) => (topic, NotifiedChange::Added),
@@ -44,7 +45,7 @@ pub fn put_notifications(buffer: &mut BytesMut, event: &Event, interest: &Intere
     };
     for listener in interest.listeners() {
         if listener.selections.matches(&topic.path) {
-            put_notified(buffer, event.position, event.last, listener.id, change, topic);
+            put_notified(buffer, event.position, false, listener.id, change, topic);
         }
     }
 }

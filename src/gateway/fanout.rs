@@ -18,7 +18,7 @@ use super::interest::Interest;
 use super::outbox::Outbox;
 use super::session_queue::{Pushed, ReadOrder};
 use crate::domain::effect::{Effect, SessionChange};
-use crate::domain::id::{SessionId, TopicId};
+use crate::domain::id::SessionId;
 use crate::domain::topic::specification::Conflation;
 use crate::replication::Block;
 
@@ -132,13 +132,14 @@ impl Fanout {
         self.fanned = self.fanned.max(entry);
     }
 
-    /// Fans a block out and says which sessions changed in it.
-    pub fn fan_out(&mut self, block: &Block) -> Vec<ChangedSession> {
+    /// Fans a block out and says which sessions changed in it. `now_us`: the time, for those that
+    /// are woken.
+    pub fn fan_out(&mut self, block: &Block, now_us: u64) -> Vec<ChangedSession> {
         self.mark += block.bytes as u64;
         let (drafts, frames, changed) = self.encode(block);
         for (group, draft) in drafts {
             let batch = Arc::new(draft.finish(block.entry, self.mark, frames.clone()));
-            self.push(group, &batch);
+            self.push(group, &batch, now_us);
         }
         self.fanned = self.fanned.max(block.entry);
         if self.mark - self.swept_mark >= SWEEP_BYTES {
@@ -170,7 +171,10 @@ impl Fanout {
     }
 
     /// The frames of a block, and for each group those that it wants.
-    fn encode(&mut self, block: &Block) -> (HashMap<GroupId, BatchDraft>, Bytes, Vec<ChangedSession>) {
+    fn encode(
+        &mut self,
+        block: &Block,
+    ) -> (HashMap<GroupId, BatchDraft>, Bytes, Vec<ChangedSession>) {
         let mut frames = BytesMut::new();
         let mut drafts: HashMap<GroupId, BatchDraft> = HashMap::new();
         let mut changed = Vec::new();
@@ -182,6 +186,17 @@ impl Fanout {
             if self.places.is_empty() {
                 continue;
             }
+            // Notifications come first: the frame of the subscription may be the command's last.
+            if !matches!(event.effect, Effect::Value { .. }) {
+                for group in self.audience.listening() {
+                    let Some(interest) = self.audience.interest(*group) else { continue };
+                    let range =
+                        append(&mut frames, |buffer| put_notifications(buffer, event, interest));
+                    if !range.is_empty() && self.has_members(*group) {
+                        drafts.entry(*group).or_default().add(range, None);
+                    }
+                }
+            }
             let groups = self.audience.of(topic);
             if groups.iter().any(|group| self.has_members(*group)) {
                 let range = append(&mut frames, |buffer| put_event(buffer, event));
@@ -191,16 +206,6 @@ impl Fanout {
                     .then_some(topic.id);
                 for group in groups.iter().filter(|group| self.has_members(**group)) {
                     drafts.entry(*group).or_default().add(range.clone(), replaceable);
-                }
-            }
-            if !matches!(event.effect, Effect::Value { .. }) {
-                for group in self.audience.listening() {
-                    let Some(interest) = self.audience.interest(*group) else { continue };
-                    let range =
-                        append(&mut frames, |buffer| put_notifications(buffer, event, interest));
-                    if !range.is_empty() && self.has_members(*group) {
-                        drafts.entry(*group).or_default().add(range, None);
-                    }
                 }
             }
             if let Effect::TopicRemoved(topic) = &event.effect {
@@ -214,7 +219,7 @@ impl Fanout {
         self.groups.get(&group).is_some_and(|members| !members.is_empty())
     }
 
-    fn push(&mut self, group: GroupId, batch: &Arc<Batch>) {
+    fn push(&mut self, group: GroupId, batch: &Arc<Batch>, now_us: u64) {
         let Some(members) = self.groups.get(&group) else { return };
         let mut overflown = Vec::new();
         for member in members {
@@ -222,7 +227,7 @@ impl Fanout {
                 continue;
             }
             match member.outbox.lock().push(batch) {
-                Pushed::Wake => member.outbox.wake(),
+                Pushed::Wake => member.outbox.ring(now_us),
                 Pushed::Queued => {}
                 Pushed::Overflow => overflown.push(Arc::clone(&member.outbox)),
             }

@@ -15,7 +15,7 @@ use crate::protocol::delivery::{BulkMessage, put_item};
 /// Items of one bulk stream, written page by page: topics of high priority first, of low priority
 /// last, in path order within.
 #[derive(Debug)]
-pub struct InitialValues {
+pub(super) struct InitialValues {
     walk: TopicWalk,
     before: Option<Arc<Interest>>,
     after: Arc<Interest>,
@@ -30,7 +30,7 @@ pub struct InitialValues {
 impl InitialValues {
     /// Everything in `view` that `after` wants and `before` did not.
     #[must_use]
-    pub fn new(view: Machine, before: Option<Arc<Interest>>, after: Arc<Interest>) -> Self {
+    pub(super) fn new(view: Machine, before: Option<Arc<Interest>>, after: Arc<Interest>) -> Self {
         Self {
             walk: TopicWalk::new(view, after.ranges()),
             before,
@@ -46,12 +46,12 @@ impl InitialValues {
     /// Leaves out the values that were set after `position`: their events follow on the event
     /// stream.
     #[must_use]
-    pub fn with_values_until(self, position: Position) -> Self {
+    pub(super) fn with_values_until(self, position: Position) -> Self {
         Self { values_until: Some(position), ..self }
     }
 
     /// Appends the next items, and the end after the last; true when the end has been appended.
-    pub fn write(&mut self, outgoing: &mut Outgoing) -> bool {
+    pub(super) fn write(&mut self, outgoing: &mut Outgoing) -> bool {
         let Self { walk, before, after, values_until, class, low_seen, count, ended } = self;
         if *ended {
             return true;

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::event_frames::{put_event, put_notice, put_notifications, put_subscribed, topic_of};
 use super::event_frames::put_unsubscribed;
+use super::event_frames::{put_event, put_notice, put_notifications, put_subscribed, topic_of};
 use super::outgoing::Outgoing;
 use super::session_queue::ReadOrder;
 use crate::domain::effect::{Effect, Event, TopicInfo};
@@ -19,7 +19,7 @@ const REMEMBERED_TOPICS_MAX: usize = 65_536;
 
 /// One session's reader.
 #[derive(Debug, Default)]
-pub struct JournalCursor {
+pub(super) struct JournalCursor {
     wanted: HashMap<TopicId, bool>,
     /// The interest that `wanted` is about.
     interest_text: String,
@@ -30,26 +30,26 @@ pub struct JournalCursor {
 
 /// How far one read has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Progress {
+pub(super) struct Progress {
     /// Everything up to here is in the outgoing chunks or not wanted.
-    pub to: Position,
+    pub(super) to: Position,
     /// Values that were left out.
-    pub skipped: u64,
+    pub(super) skipped: u64,
     /// Topics that the session is unsubscribed from since it is too slow for them.
-    pub unsubscribed: BTreeSet<TopicId>,
+    pub(super) unsubscribed: BTreeSet<TopicId>,
 }
 
 impl JournalCursor {
     /// A reader for a session that starts in the past: until `position` it announces a topic that
     /// is gone by now before its first event, since no bulk stream can.
     #[must_use]
-    pub fn replaying_until(position: Position) -> Self {
+    pub(super) fn replaying_until(position: Position) -> Self {
         Self { announce_until: Some(position), ..Self::default() }
     }
 
     /// Carries an order out on `blocks`, which follow its position without a gap, until the chunks
     /// are full. `view` has applied at least the last block.
-    pub fn read(
+    pub(super) fn read(
         &mut self,
         order: &ReadOrder,
         blocks: &[std::sync::Arc<Block>],
@@ -60,10 +60,12 @@ impl JournalCursor {
             self.wanted.clear();
             order.interest.key().clone_into(&mut self.interest_text);
         }
-        let mut progress =
-            Progress { to: order.after, skipped: 0, unsubscribed: BTreeSet::new() };
-        let blocks = blocks.iter().take_while(|block| block.entry <= order.until_entry);
+        let mut progress = Progress { to: order.after, skipped: 0, unsubscribed: BTreeSet::new() };
         for block in blocks {
+            if Position::end_of_entry(block.entry) > order.until {
+                progress.to = order.until;
+                return progress;
+            }
             for event in block.after(order.after) {
                 if outgoing.is_full() {
                     return progress;
@@ -153,7 +155,7 @@ impl JournalCursor {
 }
 
 /// Tells that values were left out.
-pub fn put_lagged(outgoing: &mut Outgoing, position: Position, skipped: u64) {
+pub(super) fn put_lagged(outgoing: &mut Outgoing, position: Position, skipped: u64) {
     let event = delivery::Event::Lagged { skipped };
     outgoing.write(|buffer| put_notice(buffer, position, event));
 }

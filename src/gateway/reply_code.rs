@@ -9,13 +9,13 @@ use crate::protocol::{ErrorCode, ServerMessage};
 use crate::replication::{NodeState, ProposeError, ReadError, Refusal};
 
 /// What the client is told in place of a permit, in milliseconds.
-pub const RETRY_MS: u32 = 50;
+pub(super) const RETRY_MS: u32 = 50;
 /// When a client of an inquorate node may try another one, in milliseconds.
-pub const PARKED_RETRY_MS: u32 = 1_000;
+pub(super) const PARKED_RETRY_MS: u32 = 1_000;
 
 /// An answer as it is sent: gathered into an acknowledgement, or a message of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub(super) enum Answer {
     /// Nothing more to tell.
     Plain(Acknowledged),
     /// With detail.
@@ -24,7 +24,7 @@ pub enum Answer {
 
 /// What a session is told of its command.
 #[must_use]
-pub fn answer(outcome: &Outcome) -> Answer {
+pub(super) fn answer(outcome: &Outcome) -> Answer {
     match outcome {
         Outcome::Done | Outcome::Session { .. } | Outcome::Sessions { .. } => {
             Answer::Plain(Acknowledged::Done)
@@ -46,7 +46,7 @@ pub fn answer(outcome: &Outcome) -> Answer {
 
 /// The message for a command that the host found unfit, once its number has been used up.
 #[must_use]
-pub fn unfit_reply(answered: &Answered, unfit: &Unfit) -> ServerMessage {
+pub(super) fn unfit_reply(answered: &Answered, unfit: &Unfit) -> ServerMessage {
     ServerMessage::Reply {
         request: answered.origin.request,
         index: answered.index,
@@ -56,13 +56,13 @@ pub fn unfit_reply(answered: &Answered, unfit: &Unfit) -> ServerMessage {
 
 /// The code of a rejection: the same number.
 #[must_use]
-pub fn code(reason: Rejection) -> ErrorCode {
+pub(super) fn code(reason: Rejection) -> ErrorCode {
     ErrorCode::from(reason.code())
 }
 
 /// The code and retry hint of a refusal before the log.
 #[must_use]
-pub fn refusal(refusal: Refusal) -> (ErrorCode, u32) {
+pub(super) fn refusal(refusal: Refusal) -> (ErrorCode, u32) {
     match refusal {
         Refusal::Overloaded { retry_ms } => (ErrorCode::Overloaded, retry_ms),
         Refusal::Inquorate => (ErrorCode::Inquorate, PARKED_RETRY_MS),
@@ -72,7 +72,7 @@ pub fn refusal(refusal: Refusal) -> (ErrorCode, u32) {
 
 /// The code and retry hint of a proposal of the node's own on behalf of a client.
 #[must_use]
-pub fn propose_error(error: ProposeError) -> (ErrorCode, u32) {
+pub(super) fn propose_error(error: ProposeError) -> (ErrorCode, u32) {
     match error {
         ProposeError::Refused(reason) => refusal(reason),
         ProposeError::OutcomeUnknown => (ErrorCode::Deadline, RETRY_MS),
@@ -81,7 +81,7 @@ pub fn propose_error(error: ProposeError) -> (ErrorCode, u32) {
 
 /// The code and retry hint of a read that could not be placed.
 #[must_use]
-pub fn read_error(error: ReadError) -> (ErrorCode, u32) {
+pub(super) fn read_error(error: ReadError) -> (ErrorCode, u32) {
     match error {
         ReadError::Deadline { .. } => (ErrorCode::Deadline, RETRY_MS),
         ReadError::Inquorate => (ErrorCode::Inquorate, PARKED_RETRY_MS),
@@ -90,7 +90,7 @@ pub fn read_error(error: ReadError) -> (ErrorCode, u32) {
 
 /// Why a node in this state takes no sessions; none if it does.
 #[must_use]
-pub fn state(state: NodeState) -> Option<ErrorCode> {
+pub(super) fn state(state: NodeState) -> Option<ErrorCode> {
     match state {
         NodeState::Ready => None,
         NodeState::Inquorate => Some(ErrorCode::Inquorate),
@@ -106,7 +106,7 @@ pub fn state(state: NodeState) -> Option<ErrorCode> {
 
 /// The code under which a connection ends when its session has.
 #[must_use]
-pub fn close_reason(reason: CloseReason) -> ErrorCode {
+pub(super) fn close_reason(reason: CloseReason) -> ErrorCode {
     match reason {
         CloseReason::ByClient => ErrorCode::None,
         CloseReason::Expired => ErrorCode::Expired,

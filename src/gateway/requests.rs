@@ -9,7 +9,7 @@ use super::translate::{FollowUp, Unfit};
 
 /// What to do with a request that has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
+pub(super) enum Admission {
     /// Take it.
     Take,
     /// It follows a number that was shed: the client sends it again.
@@ -23,7 +23,7 @@ pub enum Admission {
 
 /// The requests of one connection.
 #[derive(Debug)]
-pub struct Requests {
+pub(super) struct Requests {
     /// The lowest number that has not come on this connection; none before the first.
     next: Option<u64>,
     /// The highest number applied when the connection began.
@@ -36,7 +36,7 @@ pub struct Requests {
 
 /// What is remembered of a request until its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
+pub(super) enum Note {
     /// It was refused by this host; the text goes with the answer.
     Unfit(Unfit),
     /// It changes what the session hears of.
@@ -46,7 +46,7 @@ pub enum Note {
 impl Requests {
     /// A connection that begins when the session's requests up to `applied` have been applied.
     #[must_use]
-    pub fn new(applied: u64) -> Self {
+    pub(super) fn new(applied: u64) -> Self {
         Self {
             next: None,
             applied_before: applied,
@@ -57,7 +57,7 @@ impl Requests {
     }
 
     /// A request of this number has come.
-    pub fn admit(&mut self, request: u64) -> Admission {
+    pub(super) fn admit(&mut self, request: u64) -> Admission {
         if let Some(shed) = self.shed {
             if request > shed {
                 return Admission::PassOver;
@@ -78,29 +78,29 @@ impl Requests {
     }
 
     /// This number and all above it were not taken.
-    pub fn shed_from(&mut self, request: u64) {
+    pub(super) fn shed_from(&mut self, request: u64) {
         self.shed = Some(request);
         self.notes.split_off(&request);
     }
 
     /// The client holds every answer below this number.
-    pub fn answered(&mut self, below: u64) {
+    pub(super) fn answered(&mut self, below: u64) {
         self.answered_below = self.answered_below.max(below);
     }
 
     /// What the client has said that it holds.
     #[must_use]
-    pub fn answered_below(&self) -> u64 {
+    pub(super) fn answered_below(&self) -> u64 {
         self.answered_below
     }
 
     /// Remembers something until the answer.
-    pub fn note(&mut self, request: u64, note: Note) {
+    pub(super) fn note(&mut self, request: u64, note: Note) {
         self.notes.insert(request, note);
     }
 
     /// What was remembered, when the answer has come.
-    pub fn take_note(&mut self, request: u64) -> Option<Note> {
+    pub(super) fn take_note(&mut self, request: u64) -> Option<Note> {
         self.notes.remove(&request)
     }
 }

@@ -17,13 +17,16 @@ use super::batch::Batch;
 use super::interest::Interest;
 use super::outgoing::Outgoing;
 use super::turn::Turn;
-use crate::domain::id::{Position, TopicId};
+use crate::domain::id::{Index, Position, TopicId};
 
 /// Events that wait for a live session; one more and it falls behind.
 pub const QUEUE_EVENTS_MAX: usize = 4_096;
 /// Bytes of blocks that may be fanned out while a reference waits: about what the ring holds, so
 /// that a sleeping session does not keep alive what the ring has dropped.
 pub const QUEUE_MARK_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// After every event that will ever be.
+const END: Position = Position { index: Index(u64::MAX), ordinal: u32::MAX };
 
 /// One session's queue and cursor.
 #[derive(Debug)]
@@ -41,14 +44,20 @@ pub struct SessionQueue {
 
 #[derive(Debug)]
 enum Mode {
-    Live { batches: VecDeque<Arc<Batch>>, events: usize },
+    Live {
+        batches: VecDeque<Arc<Batch>>,
+        events: usize,
+    },
     /// Events after this position may be conflated.
-    Behind { conflate_after: Position },
+    Behind {
+        conflate_after: Position,
+    },
 }
 
 #[derive(Debug)]
 struct Switch {
-    after_entry: u64,
+    /// Everything up to here is told first.
+    after: Position,
     interest: Arc<Interest>,
     turn: Turn,
 }
@@ -85,8 +94,8 @@ pub enum Next {
 pub struct ReadOrder {
     /// Events after this.
     pub after: Position,
-    /// And in entries up to and including this one.
-    pub until_entry: u64,
+    /// Up to and including this, which is the end of an entry or of the log.
+    pub until: Position,
     /// These events.
     pub interest: Arc<Interest>,
     /// Values after this may give way to newer ones of their topic.
@@ -196,8 +205,8 @@ impl SessionQueue {
             }
             Mode::Behind { conflate_after } => {
                 let conflate_after = *conflate_after;
-                let until_entry = self.switches.front().map_or(u64::MAX, |next| next.after_entry);
-                if self.cursor >= Position::end_of_entry(until_entry)
+                let until = self.switches.front().map_or(END, |switch| switch.after);
+                if self.cursor >= until
                     && let Some(switch) = self.switches.pop_front()
                 {
                     self.version += 1;
@@ -206,10 +215,10 @@ impl SessionQueue {
                 }
                 Next::Read(ReadOrder {
                     after: self.cursor,
-                    until_entry,
+                    until,
                     interest: Arc::clone(&self.interest),
                     conflate_after,
-                    may_join: until_entry == u64::MAX,
+                    may_join: until == END,
                     version: self.version,
                 })
             }
@@ -231,25 +240,26 @@ impl SessionQueue {
         newest
     }
 
-    /// Reports that an order was carried out up to `to`. False: it was overtaken, and what was read
-    /// must be thrown away.
+    /// Reports that an order was carried out up to `to`, and what the session still wants if some
+    /// topics were found too fast for it. False: the order was overtaken, and what was read must be
+    /// thrown away.
     #[must_use]
-    pub fn advance(&mut self, order: &ReadOrder, to: Position) -> bool {
-        let next = self.switches.front().map_or(u64::MAX, |switch| switch.after_entry);
-        if self.version != order.version || self.is_live() || to > Position::end_of_entry(next) {
+    pub fn advance(
+        &mut self,
+        order: &ReadOrder,
+        to: Position,
+        narrowed: Option<Arc<Interest>>,
+    ) -> bool {
+        let until = self.switches.front().map_or(END, |switch| switch.after);
+        if self.version != order.version || self.is_live() || to > until {
             return false;
         }
         self.cursor = self.cursor.max(to);
-        true
-    }
-
-    /// Some topics are no longer sent to this session (conflation `unsubscribe`), as the carried out
-    /// order found.
-    pub fn narrow(&mut self, order: &ReadOrder, interest: Arc<Interest>) {
-        if self.version == order.version {
+        if let Some(interest) = narrowed {
             self.interest = interest;
             self.version += 1;
         }
+        true
     }
 
     /// From now on the session reads the journal from its cursor; events after `conflate_after` may
@@ -270,18 +280,37 @@ impl SessionQueue {
             return false;
         }
         // A read that is under way may have gone past the entry: `advance` refuses it.
-        self.switches.push_back(Switch { after_entry: entry, interest, turn });
+        self.switches.push_back(Switch { after: Position::end_of_entry(entry), interest, turn });
         true
+    }
+
+    /// Tells `turn` at the cursor, before anything else; the session wants `interest` from there on.
+    /// Only for sessions that are behind and have no change ahead.
+    pub fn turn_now(&mut self, interest: Arc<Interest>, turn: Turn) {
+        debug_assert!(!self.is_live() && self.switches.is_empty(), "not at a beginning");
+        self.switches.push_back(Switch { after: self.cursor, interest, turn });
     }
 
     /// Starts over: told everything up to `cursor`, whatever it has missed. Changes of interest
     /// that were ahead are dropped: they must be part of `interest` and told of otherwise.
-    pub fn restart(&mut self, cursor: Position, interest: Arc<Interest>, conflate_after: Position) {
+    /// Gives back what was to be told at those changes.
+    pub fn restart(
+        &mut self,
+        cursor: Position,
+        interest: Arc<Interest>,
+        conflate_after: Position,
+    ) -> Vec<Turn> {
         self.version += 1;
         self.mode = Mode::Behind { conflate_after };
         self.cursor = cursor;
         self.interest = interest;
-        self.switches.clear();
+        self.switches.drain(..).map(|switch| switch.turn).collect()
+    }
+
+    /// What the session wants after all changes that are ahead.
+    #[must_use]
+    pub fn newest_interest(&self) -> &Arc<Interest> {
+        self.switches.back().map_or(&self.interest, |switch| &switch.interest)
     }
 
     /// The session has caught up through `entry` and gets pushes of all later ones from here on.

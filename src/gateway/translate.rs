@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::authorize::{self, Action};
+use super::translate_constraint::constraint;
 use crate::domain::command::{Command, CommandError, TypedValue};
-use crate::domain::constraint::Constraint;
 use crate::domain::limits;
 use crate::domain::selector::Selector;
 use crate::domain::topic::path::TopicPath;
@@ -12,18 +12,15 @@ use crate::domain::topic::specification::{Specification, TopicType};
 use crate::domain::topic::value;
 use crate::protocol::ErrorCode;
 use crate::protocol::command::ClientCommand;
-use crate::protocol::topic::{ConstraintNode, WireSpecification, WireValue};
-
-/// Bytes of a scope's name.
-const SCOPE_BYTES_MAX: usize = 256;
+use crate::protocol::topic::{WireSpecification, WireValue};
 
 /// A command that is refused for good, whoever asks again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unfit {
+pub(super) struct Unfit {
     /// Its wire code.
-    pub code: ErrorCode,
+    pub(super) code: ErrorCode,
     /// For people.
-    pub text: String,
+    pub(super) text: String,
 }
 
 impl Unfit {
@@ -33,23 +30,23 @@ impl Unfit {
 
     /// The command that uses its number up.
     #[must_use]
-    pub fn command(&self) -> Command {
+    pub(super) fn command(&self) -> Command {
         Command::Refused { code: self.code.number() }
     }
 }
 
 /// A command that may be proposed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fit {
+pub(super) struct Fit {
     /// Its bytes, as they will stand in the log.
-    pub bytes: Bytes,
+    pub(super) bytes: Bytes,
     /// What its answer needs.
-    pub follow_up: Option<FollowUp>,
+    pub(super) follow_up: Option<FollowUp>,
 }
 
 /// What a session does besides answering when a command of its has been applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FollowUp {
+pub(super) enum FollowUp {
     /// Its selections have grown: initial values are sent before the answer.
     Selected,
     /// Its selections have shrunk, or its listeners have changed.
@@ -60,7 +57,7 @@ pub enum FollowUp {
 ///
 /// # Errors
 /// [`Unfit`] names the reason.
-pub fn update(record: Bytes, roles: &[String]) -> Result<Fit, Unfit> {
+pub(super) fn update(record: Bytes, roles: &[String]) -> Result<Fit, Unfit> {
     let command = Command::decode(record.clone()).map_err(|error| undecodable(&error))?;
     let value = match &command {
         Command::Update { value, .. } | Command::SetByPath { value, .. } => value,
@@ -75,9 +72,9 @@ pub fn update(record: Bytes, roles: &[String]) -> Result<Fit, Unfit> {
 ///
 /// # Errors
 /// [`Unfit`] names the reason.
-pub fn command(body: &Bytes, roles: &[String]) -> Result<Fit, Unfit> {
-    let asked = ClientCommand::decode(body)
-        .map_err(|error| Unfit::new(ErrorCode::Undecodable, error))?;
+pub(super) fn command(body: &Bytes, roles: &[String]) -> Result<Fit, Unfit> {
+    let asked =
+        ClientCommand::decode(body).map_err(|error| Unfit::new(ErrorCode::Undecodable, error))?;
     let command = domain_command(asked)?;
     permit(roles, authorize::action_of(&command))?;
     let follow_up = match &command {
@@ -94,7 +91,7 @@ pub fn command(body: &Bytes, roles: &[String]) -> Result<Fit, Unfit> {
 ///
 /// # Errors
 /// [`Unfit`] names the reason.
-pub fn selector(text: &str) -> Result<Selector, Unfit> {
+pub(super) fn selector(text: &str) -> Result<Selector, Unfit> {
     Selector::parse(text).map_err(|error| Unfit::new(ErrorCode::InvalidSelector, error))
 }
 
@@ -102,7 +99,7 @@ pub fn selector(text: &str) -> Result<Selector, Unfit> {
 ///
 /// # Errors
 /// [`Unfit`] names the reason.
-pub fn path(text: &str) -> Result<TopicPath, Unfit> {
+pub(super) fn path(text: &str) -> Result<TopicPath, Unfit> {
     TopicPath::parse(text).map_err(|error| Unfit::new(ErrorCode::InvalidPath, error))
 }
 
@@ -113,19 +110,19 @@ fn domain_command(asked: ClientCommand) -> Result<Command, Unfit> {
             Command::AddTopic { path: path(&text)?, specification }
         }
         ClientCommand::OpenTopic { path: text } => Command::OpenTopic { path: path(&text)? },
-        ClientCommand::SetTopic { path: text, specification, constraint, value } => {
+        ClientCommand::SetTopic { path: text, specification, constraint: nodes, value } => {
             Command::SetTopic {
                 path: path(&text)?,
                 specification: specification.as_ref().map(self::specification).transpose()?,
-                constraint: self::constraint(&constraint)?,
+                constraint: constraint(&nodes)?,
                 value: typed_value(value)?,
             }
         }
-        ClientCommand::OpenStream { path: text, specification, constraint, value } => {
+        ClientCommand::OpenStream { path: text, specification, constraint: nodes, value } => {
             Command::OpenStream {
                 path: path(&text)?,
                 specification: specification.as_ref().map(self::specification).transpose()?,
-                constraint: self::constraint(&constraint)?,
+                constraint: constraint(&nodes)?,
                 value: value.map(typed_value).transpose()?,
             }
         }
@@ -134,8 +131,11 @@ fn domain_command(asked: ClientCommand) -> Result<Command, Unfit> {
             from: from.as_deref().map(path).transpose()?,
         },
         ClientCommand::Select { scope, selector: text, select } => {
-            if scope.len() > SCOPE_BYTES_MAX || scope.starts_with('$') {
-                let text = format!("a scope may have {SCOPE_BYTES_MAX} bytes and not begin with $");
+            if scope.len() > limits::SCOPE_BYTES_MAX || scope.starts_with('$') {
+                let text = format!(
+                    "a scope may have {} bytes and not begin with $",
+                    limits::SCOPE_BYTES_MAX
+                );
                 return Err(Unfit::new(ErrorCode::InvalidScope, text));
             }
             Command::Select { scope, selector: selector(&text)?.to_string(), select }
@@ -189,11 +189,4 @@ fn check_value(value: &TypedValue) -> Result<(), Unfit> {
     }
     value::check(value.value_type, value.bytes.as_deref())
         .map_err(|error| Unfit::new(ErrorCode::IncompatibleValue, error))
-}
-
-fn constraint(nodes: &[ConstraintNode]) -> Result<Constraint, Unfit> {
-    match nodes {
-        [] | [ConstraintNode::Unconstrained] => Ok(Constraint::unconstrained()),
-        _ => Err(Unfit::new(ErrorCode::InvalidConstraint, "not built")),
-    }
 }

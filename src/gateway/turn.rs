@@ -70,11 +70,19 @@ impl Turn {
         after: Arc<Interest>,
         reason: ResetReason,
         lineage: Lineage,
-        bulk: u64,
+        initial: &[(u64, u64)],
     ) -> Self {
-        let mut turn = Self::new(view, Arc::default(), after, &[(0, bulk)]);
+        let mut turn = Self::new(view, Arc::default(), after, initial);
         turn.steps.push(Step::Reset(reason, lineage));
         turn
+    }
+
+    /// The initial values that it would have announced.
+    pub fn into_initial(self) -> impl Iterator<Item = (u64, u64)> {
+        self.steps.into_iter().filter_map(|step| match step {
+            Step::Initial { request, bulk } => Some((request, bulk)),
+            _ => None,
+        })
     }
 
     /// Tells everything at `position` instead of the end of the view's last entry.
