@@ -18,7 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::append_log::{Log, LogOptions};
-use crate::disk::{Disk, OpenMode};
+use crate::disk::{Disk, OpenMode, RealDisk};
 use crate::error::OpenError;
 use crate::identity::IdentityFile;
 use crate::layout;
@@ -129,6 +129,12 @@ pub enum InspectError {
         #[source]
         source: io::Error,
     },
+}
+
+/// The machine's own disk, for tools that know of nothing else in this crate.
+#[must_use]
+pub fn real_disk() -> Arc<dyn Disk> {
+    Arc::new(RealDisk)
 }
 
 /// Looks at a node's folder. Reads every segment; changes nothing.
