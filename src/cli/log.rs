@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use quorate_storage::inspect::{
-    Finding, Inspection, SegmentState, SegmentFacts, Severity, inspect, real_disk, verify,
+    Finding, Inspection, SegmentFacts, SegmentState, inspect, real_disk, verify,
 };
 use serde_json::{Value, json};
 
@@ -53,18 +53,18 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 .map_err(|error| Failure::usage(error.to_string()))?;
             if folder.json {
                 let findings: Vec<Value> = verification.findings.iter().map(finding_json).collect();
-                output::json(&json!({ "findings": findings }));
+                let refuses = verification.would_refuse;
+                output::json(&json!({ "findings": findings, "would_refuse": refuses }));
             } else {
                 for finding in &verification.findings {
-                    output::line(finding_text(finding));
+                    output::line(finding.to_string());
                 }
                 output::line(match verification.findings.len() {
                     0 => "nothing is wrong".to_owned(),
                     count => format!("{count} findings"),
                 });
             }
-            let refuses = verification.findings.iter().any(|f| f.severity == Severity::Refuses);
-            Ok(if refuses { ExitCode::DAMAGED } else { ExitCode::DONE })
+            Ok(if verification.would_refuse { ExitCode::DAMAGED } else { ExitCode::DONE })
         }
     }
 }
@@ -196,18 +196,6 @@ fn finding_json(finding: &Finding) -> Value {
         "index": finding.index,
         "what": finding.what,
     })
-}
-
-fn finding_text(finding: &Finding) -> String {
-    let mut text =
-        format!("{:?}: {}", finding.severity, finding.path.display()).to_lowercase();
-    let places = [("offset", finding.offset), ("index", finding.index)];
-    for (name, place) in places {
-        if let Some(place) = place {
-            text.push_str(&format!(", {name} {place}"));
-        }
-    }
-    format!("{text}: {}", finding.what)
 }
 
 fn hex(number: u64) -> String {
