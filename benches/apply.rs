@@ -119,7 +119,7 @@ fn updates(load: &mut Load, count: u64) -> Payload {
 }
 
 fn apply(criterion: &mut Criterion) {
-    let is_test = std::env::args().any(|argument| argument == "--test");
+    let is_test = !std::env::args().any(|argument| argument == "--bench");
     let mut group = criterion.benchmark_group("apply");
     group.throughput(Throughput::Elements(BATCH));
     for count in [10_000, 1_000_000] {

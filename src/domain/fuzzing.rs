@@ -32,7 +32,11 @@ pub fn script(input: &[u8]) -> (Vec<Payload>, Machine) {
         let count = 1 + choices.below(4);
         let proposals = (0..count)
             .map(|_| {
-                let session = SessionId(u64::from(choices.below(5)));
+                let mut session = SessionId(u64::from(choices.below(5)));
+                // What comes from nowhere is tried now and then; else somebody opens sessions.
+                if machine.session(session).is_none() && !choices.one_in(16) {
+                    session = SessionId::CLUSTER;
+                }
                 let origin = choices.origin(session, &machine, &mut next_requests);
                 Proposal { origin, command: choices.command(session, &machine) }
             })
@@ -297,7 +301,7 @@ impl Choices<'_> {
             let request = u64::from(self.below(4));
             return Origin { session, request, ..Origin::default() };
         };
-        let next = next_requests.entry(session).or_insert(known.answered().last() + 1);
+        let next = next_requests.entry(session).or_insert_with(|| known.answered().last() + 1);
         let mut origin = Origin {
             session,
             epoch: known.epoch(),
@@ -427,6 +431,71 @@ impl Choices<'_> {
                     password: self.one_in(2).then(|| self.text(&["one", "two"])),
                 },
             },
+        }
+    }
+}
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// The scripts of random bytes reach nearly every outcome of nearly every command; a generator
+    /// that only met refusals would prove nothing.
+    #[test]
+    fn scripts_reach_far() {
+        let mut state = 1u64;
+        let mut outcomes: BTreeMap<String, u32> = BTreeMap::new();
+        for _ in 0..40 {
+            let input: Vec<u8> = std::iter::repeat_with(|| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (state >> 56) as u8
+            })
+            .take(4_000)
+            .collect();
+            let (entries, _) = script(&input);
+            let mut machine = Machine::new();
+            for (payload, entry) in entries.iter().zip(1..) {
+                for answered in machine.apply(entry, payload).outcomes {
+                    let text = format!("{:?}", answered.outcome);
+                    let name = match text.strip_prefix("Rejected(") {
+                        Some(reason) => reason.trim_end_matches(')').to_owned(),
+                        None => text.split([' ', '(']).next().unwrap().to_owned(),
+                    };
+                    *outcomes.entry(name).or_default() += 1;
+                }
+            }
+        }
+        for name in [
+            "Done",
+            "Unchanged",
+            "Topic",
+            "Stream",
+            "Removed",
+            "Session",
+            "Sessions",
+            "Undecodable",
+            "NoSuchSession",
+            "StaleEpoch",
+            "StaleRoles",
+            "Gap",
+            "Forgotten",
+            "WrongSecret",
+            "RefusedByHost",
+            "StaleHost",
+            "SessionExists",
+            "InvalidScope",
+            "NoSuchTopic",
+            "ExistsMismatch",
+            "IncompatibleValue",
+            "UnsatisfiedConstraint",
+            "InvalidStream",
+            "InvalidSelector",
+            "PermissionDenied",
+            "AlreadyFounded",
+        ] {
+            let count = outcomes.get(name).copied().unwrap_or(0);
+            assert!(count >= 3, "{name} was met {count} times");
         }
     }
 }

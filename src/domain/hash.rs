@@ -78,7 +78,17 @@ impl FromIterator<u64> for ItemSum {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::domain::apply::stage::{NODE, ONE, Stage, TWO, opening, plain, update, with};
+    use crate::domain::command::{Command, OpenSession};
+    use crate::domain::effect::CloseReason;
+    use crate::domain::entry::Origin;
+    use crate::domain::id::{ClusterId, Lineage, NodeId, SessionId, StreamId, TopicId};
+    use crate::domain::machine::Machine;
+    use crate::domain::topic::record::StreamHold;
+    use crate::domain::topic::specification::TopicType;
 
     #[test]
     fn a_sum_forgets_order_and_takes_items_out_again() {
@@ -109,5 +119,162 @@ mod tests {
         }
         // The same on every node and in every release.
         assert_eq!(format!("{hash:016x}"), "0dc8b45684f61ed8");
+    }
+
+    /// Two machines that differ in one field differ in their hash.
+    #[test]
+    fn every_field_counts() {
+        type Change = fn(&mut Stage);
+        let found = |cluster, lineage, names: &[(u64, &str)], password: &str| Command::Found {
+            cluster: ClusterId(cluster),
+            lineage: Lineage(lineage),
+            names: names.iter().map(|(node, name)| (NodeId(*node), (*name).to_owned())).collect(),
+            admin_password: password.to_owned(),
+            anonymous: false,
+        };
+        let mut hashes = Vec::new();
+        let mut put = |what: &str, machine: &Machine| {
+            let hash = machine.hash();
+            let double = hashes.iter().find(|(_, other)| *other == hash);
+            assert_eq!(double, None, "{what}");
+            hashes.push((what.to_owned(), hash));
+        };
+        put("nothing", &Machine::new());
+        for (what, command) in [
+            ("founding", found(1, 2, &[(1, "a")], "p")),
+            ("cluster", found(9, 2, &[(1, "a")], "p")),
+            ("lineage", found(1, 9, &[(1, "a")], "p")),
+            ("node", found(1, 2, &[(9, "a")], "p")),
+            ("name", found(1, 2, &[(1, "z")], "p")),
+            ("password", found(1, 2, &[(1, "a")], "z")),
+            ("anonymous", Command::SetAnonymous { allowed: true }),
+            ("incarnation", Command::NodeStarted { node: NODE, incarnation: 2 }),
+            ("its node", Command::NodeStarted { node: NodeId(12), incarnation: 2 }),
+            ("session", Command::OpenSession(opening(ONE))),
+            ("id", Command::OpenSession(opening(TWO))),
+        ] {
+            let mut stage = Stage::empty();
+            stage.cluster(command);
+            put(what, &stage.machine);
+        }
+        let opened = |change: fn(&mut OpenSession)| {
+            let mut opening = opening(ONE);
+            change(&mut opening);
+            let mut stage = Stage::empty();
+            stage.cluster(Command::OpenSession(opening));
+            stage.machine
+        };
+        put("secret", &opened(|open| open.secret_hash = [9; 32]));
+        put("principal", &opened(|open| open.principal = "other".to_owned()));
+        put("roles", &opened(|open| open.roles.push("other".to_owned())));
+        put(
+            "property key",
+            &opened(|open| {
+                open.properties = [("other".to_owned(), "OTHER".to_owned())].into();
+            }),
+        );
+        put(
+            "property value",
+            &opened(|open| {
+                open.properties = [("$Transport".to_owned(), "other".to_owned())].into();
+            }),
+        );
+        put("reconnect timeout", &opened(|open| open.reconnect_timeout_ms += 1));
+        put("host", &opened(|open| open.host = NodeId(12)));
+        put("host's incarnation", &opened(|open| open.incarnation += 1));
+        let changes: [(&str, Change); 20] = [
+            ("log time", |stage| stage.machine.clock.log_time_ms += 1),
+            ("wall time", |stage| stage.machine.clock.wall_time_ms += 1),
+            ("topic counter", |stage| stage.machine.topics.restore_next_id(77)),
+            ("topic", |stage| _ = stage.add("b", plain(TopicType::Json))),
+            ("path", |stage| _ = stage.add("c", plain(TopicType::Json))),
+            ("type", |stage| _ = stage.add("b", plain(TopicType::Binary))),
+            ("property", |stage| {
+                _ = stage.add("b", with(TopicType::Json, &[("PRIORITY", "high")]));
+            }),
+            ("value", |stage| drop(stage.send(ONE, update(TopicId(1), "x")))),
+            ("other value", |stage| drop(stage.send(ONE, update(TopicId(1), "y")))),
+            ("empty value", |stage| drop(stage.send(ONE, update(TopicId(1), "")))),
+            ("version", |stage| {
+                stage.entry += 1;
+                stage.send(ONE, update(TopicId(1), "x"));
+            }),
+            ("unchanged answer", |stage| {
+                stage.send(ONE, Command::Refused { code: 1 });
+            }),
+            ("answer", |stage| drop(stage.send(ONE, Command::Refused { code: 401 }))),
+            ("whose answer", |stage| drop(stage.send(TWO, Command::Refused { code: 401 }))),
+            ("kept answers", |stage| {
+                let origin = Origin { answered_below: 2, ..stage.origin(ONE) };
+                stage.propose(origin, Command::Refused { code: 401 }.encode());
+            }),
+            ("epoch and secrets", |stage| drop(stage.cluster(claim(50)))),
+            ("next secret", |stage| drop(stage.cluster(claim(51)))),
+            ("detached", |stage| {
+                stage.cluster(Command::DetachSession { session: ONE, epoch: 1 });
+            }),
+            ("closed", |stage| {
+                let reason = CloseReason::ByClient;
+                stage.cluster(Command::CloseSession { session: ONE, reason });
+            }),
+            ("role version", |stage| {
+                stage.machine.sessions.change(ONE, |session| session.raise_role_version());
+            }),
+        ];
+        for (what, change) in changes {
+            let mut stage = Stage::new();
+            stage.add("a", plain(TopicType::String));
+            change(&mut stage);
+            put(what, &stage.machine);
+        }
+        let interests: [(&str, &[Command]); 9] = [
+            ("selection", &[select("", ">a", true)]),
+            ("other selector", &[select("", ">b", true)]),
+            ("scope", &[select("s", ">a", true)]),
+            ("deselection", &[select("", "?a//", true), select("", ">a/b", false)]),
+            ("selection there", &[select("", "?a//", true), select("", ">b", true)]),
+            ("listener", &[listen(1, ">a", true)]),
+            ("other listener", &[listen(2, ">a", true)]),
+            ("listener's selector", &[listen(1, ">b", true)]),
+            ("listener's deselection", &[listen(1, "?a//", true), listen(1, ">a/b", false)]),
+        ];
+        for (what, commands) in interests {
+            let mut stage = Stage::new();
+            for command in commands {
+                stage.send(ONE, command.clone());
+            }
+            put(what, &stage.machine);
+        }
+    }
+
+    #[test]
+    fn a_stream_counts_in_the_hash() {
+        let mut stage = Stage::new();
+        stage.add("a", plain(TopicType::String));
+        let mut hashes = BTreeSet::from([stage.machine.hash()]);
+        for (id, session, epoch) in [(1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2)] {
+            let id = StreamId(id);
+            let hold = StreamHold { id, session: SessionId(session), epoch };
+            stage.machine.topics.set_stream(TopicId(1), Some(hold));
+            assert!(hashes.insert(stage.machine.hash()));
+        }
+    }
+
+    fn claim(next: u8) -> Command {
+        Command::MoveSession {
+            session: ONE,
+            secret_hash: [1; 32],
+            next_secret_hash: [next; 32],
+            host: NODE,
+            incarnation: 1,
+        }
+    }
+
+    fn select(scope: &str, selector: &str, select: bool) -> Command {
+        Command::Select { scope: scope.to_owned(), selector: selector.to_owned(), select }
+    }
+
+    fn listen(listener: u32, selector: &str, select: bool) -> Command {
+        Command::Listen { listener, selector: selector.to_owned(), select }
     }
 }

@@ -24,7 +24,6 @@ pub(super) mod set_by_path;
 pub(super) mod set_password;
 pub(super) mod set_topic;
 #[cfg(test)]
-#[expect(clippy::unwrap_used, clippy::panic, reason = "it is part of the tests")]
 pub(super) mod stage;
 pub(super) mod unlisten;
 pub(super) mod update;
