@@ -74,6 +74,17 @@ pub fn check(bytes: &[u8]) -> Result<(), JsonError> {
     Ok(())
 }
 
+/// Where the value that `text` begins with starts and ends; anything may follow it.
+pub(crate) fn first_value(text: &str) -> Result<(usize, usize), JsonError> {
+    let mut scan = Scan::new(text);
+    scan.step()?;
+    let start = scan.start;
+    while scan.expect != Expect::Nothing {
+        scan.step()?;
+    }
+    Ok((start, scan.at))
+}
+
 /// One step through a text: a value, or the beginning or end of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step<'a> {
@@ -486,12 +497,13 @@ impl Pointer {
                 on_the_way = false;
                 continue;
             }
-            if depth > 0 && depth == followed {
-                if let Some(count) = counts.last_mut().filter(|count| **count != usize::MAX) {
-                    let searched = self.steps.get(followed - 1);
-                    on_the_way = searched.is_some_and(|step| is_index(step, *count));
-                    *count += 1;
-                }
+            if depth > 0
+                && depth == followed
+                && let Some(count) = counts.last_mut().filter(|count| **count != usize::MAX)
+            {
+                let searched = self.steps.get(followed - 1);
+                on_the_way = searched.is_some_and(|step| is_index(step, *count));
+                *count += 1;
             }
             let is_target = on_the_way && followed == self.steps.len();
             if on_the_way {
@@ -717,7 +729,7 @@ mod tests {
             "0",
             "-1",
             "1.5",
-            "1e5",
+            "1e-5",
             "true",
             "false",
             "null",
@@ -749,12 +761,9 @@ mod tests {
         })
     }
 
-    /// It refuses numbers that no double can hold; as texts they are well-formed.
+    /// It refuses numbers over 1e308 too; the strategies here make none.
     fn accepted_by_serde(bytes: &[u8]) -> bool {
-        match serde_json::from_slice::<serde_json::Value>(bytes) {
-            Ok(_) => true,
-            Err(error) => error.to_string().starts_with("number out of range"),
-        }
+        serde_json::from_slice::<serde_json::Value>(bytes).is_ok()
     }
 
     proptest! {
