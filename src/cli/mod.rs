@@ -2,7 +2,6 @@
 //!
 //! One file per subcommand; [`output`] is the only one that prints.
 
-mod bench;
 mod certificate;
 mod cluster;
 mod completions;
@@ -37,8 +36,6 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
-    /// Run one node.
-    Run(nodes::run::Arguments),
     /// Run a cluster of child processes on loopback, with generated certificates.
     Dev(nodes::dev::Arguments),
     /// The main job in one command: stream real updates, kill the leader, verify that nothing is lost.
@@ -51,8 +48,6 @@ enum Subcommands {
     Log(log::Arguments),
     /// Make certificates: the authority, nodes, clients.
     Cert(certificate::Arguments),
-    /// Measure: publish, fan-out, topics, sessions, restart.
-    Bench(bench::Arguments),
     /// Print or check a configuration.
     Config(configuration::Arguments),
     /// Print shell completions.
@@ -72,14 +67,12 @@ pub fn main() -> std::process::ExitCode {
         }
     };
     let result = match arguments.command {
-        Subcommands::Run(arguments) => nodes::run::run(arguments),
         Subcommands::Dev(arguments) => nodes::dev::run(arguments),
         Subcommands::Demo(arguments) => demo::run(arguments),
         Subcommands::Topics(arguments) => topics::run(arguments),
         Subcommands::Cluster(arguments) => cluster::run(arguments),
         Subcommands::Log(arguments) => log::run(arguments),
         Subcommands::Cert(arguments) => certificate::run(arguments),
-        Subcommands::Bench(arguments) => bench::run(arguments),
         Subcommands::Config(arguments) => configuration::run(arguments),
         Subcommands::Completions(arguments) => completions::run(&arguments),
     };

@@ -82,6 +82,11 @@ pub use update_stream::UpdateStream;
 pub use value::Value;
 pub use writing::{AddedTopic, SetTopic};
 
+pub use crate::protocol::delivery::UnsubscribeReason;
+pub use crate::protocol::handshake::{NodeAddress, ResetReason, StartFrom};
+pub use crate::protocol::read::{Bound as PathBound, Fetch, Level as ReadLevel};
+pub use crate::protocol::record::Target;
+
 use deliveries::Sort;
 use dial::Dialer;
 use driver::{Purpose, RoundFailed};
@@ -91,7 +96,6 @@ use shared::{Shared, scope_of};
 use crate::domain::id::{ClusterId, Index, Lineage, SessionId};
 use crate::domain::selector::Selector;
 use crate::protocol::command::ClientCommand;
-use crate::protocol::handshake::NodeAddress;
 use crate::supervisor::Supervisor;
 
 /// A session of a cluster; clones share it. The session ends with [`close`](Self::close) or when

@@ -22,6 +22,24 @@ pub enum Value<'a> {
     Null(TopicType),
 }
 
+impl<'a> Value<'a> {
+    /// The value of a type that these bytes are, as they stand in a topic; none is null. None if
+    /// the bytes are no value of the type.
+    #[must_use]
+    pub fn of_type(value_type: TopicType, bytes: Option<&'a [u8]>) -> Option<Self> {
+        let Some(bytes) = bytes else {
+            return value_type.allows_null().then_some(Self::Null(value_type));
+        };
+        Some(match value_type {
+            TopicType::String => Self::String(std::str::from_utf8(bytes).ok()?),
+            TopicType::Json => Self::Json(bytes),
+            TopicType::Binary => Self::Binary(bytes),
+            TopicType::Int64 => Self::Int64(i64::from_le_bytes(bytes.try_into().ok()?)),
+            TopicType::Double => Self::Double(f64::from_le_bytes(bytes.try_into().ok()?)),
+        })
+    }
+}
+
 impl Value<'_> {
     /// The type of topic that takes it.
     #[must_use]

@@ -89,7 +89,7 @@ impl Feeder {
                 self.wait_until(pace.take(self.clock.now())).await?;
             }
             self.send(update).await?;
-            self.answers.try_into(&mut self.taken);
+            self.answers.take_into(&mut self.taken);
             self.count_answers()?;
         }
         while self.answers.outstanding() > 0 {

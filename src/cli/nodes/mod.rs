@@ -2,4 +2,3 @@
 
 pub(super) mod dev;
 pub(super) mod local_cluster;
-pub(super) mod run;
