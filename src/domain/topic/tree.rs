@@ -16,9 +16,9 @@ use super::record::{StreamHold, Topic};
 use super::slots::Slots;
 use super::specification::Specification;
 use crate::domain::effect::TopicInfo;
-use crate::domain::hash::{ItemKind, ItemSum, item};
 use crate::domain::id::{Index, TopicId};
 use crate::domain::limits;
+use crate::domain::machine::hash::{ItemKind, ItemSum, item};
 
 /// All topics.
 #[derive(Debug, Clone)]

@@ -32,8 +32,8 @@ pub use read::RestoreError;
 
 use bytes::Bytes;
 
-use super::limits::SNAPSHOT_RECORD_BYTES;
-use super::machine::Machine;
+use super::Machine;
+use crate::domain::limits::SNAPSHOT_RECORD_BYTES;
 
 /// The only version there is.
 const VERSION: u8 = 1;
@@ -249,7 +249,7 @@ mod tests {
         let topic = stage.add("a/b", plain(TopicType::String));
         stage.send(ONE, update(topic, "x"));
         let hex: String = whole(&stage.machine).iter().map(|byte| format!("{byte:02x}")).collect();
-        let golden = include_str!("../../../tests/fixtures/snapshots/v1.hex");
+        let golden = include_str!("../../../../tests/fixtures/snapshots/v1.hex");
         assert_eq!(hex, golden.trim());
     }
 }
