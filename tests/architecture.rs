@@ -97,7 +97,7 @@ const KEPT_IN: &[(&str, &str)] = &[
 
 /// Names that say nothing about what a module holds.
 const EMPTY_NAMES: &[&str] =
-    &["util", "utils", "utility", "common", "helper", "helpers", "manager", "misc", "shared"];
+    &["util", "utils", "utility", "common", "helper", "helpers", "manager", "misc"];
 const ENTRIES_PER_FOLDER_MAX: usize = 15;
 /// Folders whose entries another rule fixes: the layer table, and one file for each command.
 const LISTS: &[&str] = &["src", "src/domain/apply"];

@@ -18,4 +18,7 @@ pub use directory::{MeshEvent, PeerInfo, Peers};
 pub use error::{CallError, MeshError, OpenError, Refusal};
 pub use mesh::{IncomingStream, Lane, Mesh, MeshSettings};
 
-pub use crate::transport::{Frame, FrameReceiver, FrameSender, Priority, ReceiveError, SendError};
+pub use crate::transport::tls::{Authority, Identity};
+pub use crate::transport::{
+    Frame, FrameReceiver, FrameSender, Priority, ReceiveError, ResetKey, SendError,
+};

@@ -5,21 +5,26 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use openraft::async_runtime::WatchReceiver;
+use quorate_storage::Log;
 use tokio::sync::watch;
 
 use super::applied::Applied;
 use super::ask::{self, Answerer};
+use super::caretaker::Progress;
 use super::error::{ProposeError, Refusal};
 use super::handle::Member;
 use super::journal::Journal;
+use super::log_time::LogTime;
 use super::peers::Peers;
 use super::pending::Pending;
 use super::proposer::{Way, way};
 use super::quorum_watch::QuorumView;
+use super::start::Groups;
 use super::state_store::Raft;
 use super::status::{ClusterStatus, NodeState, NodeStatus};
 use crate::domain::command::Command;
 use crate::domain::id::{Index, NodeId};
+use crate::domain::node_address::NodeAddress;
 use crate::domain::node_name::NodeName;
 use crate::domain::outcome::Outcome;
 
@@ -33,8 +38,13 @@ pub(super) struct Core {
     pub(super) pending: Arc<Pending>,
     pub(super) peers: Peers,
     pub(super) quorum: QuorumView,
+    pub(super) log_time: LogTime,
     pub(super) state: watch::Sender<NodeState>,
     pub(super) answerer: Answerer,
+    pub(super) progress: watch::Receiver<Progress>,
+    pub(super) log: Log,
+    pub(super) groups: Groups,
+    pub(super) client_reset_key: [u8; 32],
 }
 
 impl Core {
@@ -66,6 +76,17 @@ impl Core {
             Way::Nobody => return None,
         };
         self.peers.roster().name(leader).cloned()
+    }
+
+    pub(super) fn client_addresses(&self) -> Vec<(NodeName, NodeAddress)> {
+        let own = self.peers.mesh().hello();
+        let members = self.peers.roster().members();
+        members
+            .filter_map(|(id, name)| {
+                let hello = if id == self.member.id { Some(own.clone()) } else { self.peers.hello(id) };
+                Some((name.clone(), hello?.client_address?))
+            })
+            .collect()
     }
 
     /// See [`Replication::status`](super::Replication::status).

@@ -1,6 +1,17 @@
 //! Why replication refused, gave up or cannot tell.
 
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
+
+use quorate_storage::snapshot::CatalogueError;
+use quorate_storage::{DiskFault, OpenError};
+
+use super::founding::FoundingFault;
+use crate::domain::id::ClusterId;
+use crate::domain::node_name::NodeName;
+use crate::peer::MeshError;
+use crate::supervisor::{ExitCode, SpawnError};
 
 /// A session's command was not taken; nothing of it has reached the log.
 ///
@@ -44,6 +55,115 @@ pub enum ReadError {
     /// The node does not see a quorum.
     #[error("the node does not see a quorum")]
     Inquorate,
+}
+
+/// Replication cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The operating system gives no randomness.
+    #[error("no randomness: {error}")]
+    Randomness {
+        /// What it says.
+        error: getrandom::Error,
+    },
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] DiskFault),
+    /// The directory's files cannot be opened; names what is damaged.
+    #[error(transparent)]
+    Storage(#[from] OpenError),
+    /// The snapshots cannot be opened.
+    #[error(transparent)]
+    Snapshots(#[from] CatalogueError),
+    /// The identity is whole but says what this version cannot read.
+    #[error("the identity in {} is of another version or was never written by this program", dir.display())]
+    IdentityUnreadable {
+        /// Where.
+        dir: PathBuf,
+    },
+    /// A log without an identity: an empty identity must never speak for it.
+    #[error("{} holds a log but no identity", dir.display())]
+    IdentityMissing {
+        /// Where.
+        dir: PathBuf,
+    },
+    /// The log of a member is gone: it may have acknowledged what nobody else holds.
+    #[error("the log in {} is empty, though this node's was begun", dir.display())]
+    LogMissing {
+        /// Where.
+        dir: PathBuf,
+    },
+    /// The newest vote cannot be proven: this node might vote twice in a term.
+    #[error("the newest vote in {} cannot be proven", dir.display())]
+    VoteUnproven {
+        /// Where.
+        dir: PathBuf,
+    },
+    /// The newest snapshot cannot be loaded, or the log does not reach down to it.
+    #[error("the state in {} cannot be restored: {source}", dir.display())]
+    State {
+        /// Where.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// This directory belongs to a node of another name.
+    #[error("{name} is no founder of cluster {cluster}; the directory belongs to another node")]
+    NotAFounder {
+        /// The name in the settings.
+        name: NodeName,
+        /// The directory's cluster.
+        cluster: ClusterId,
+    },
+    /// There is no place for this node in what it sees.
+    #[error(transparent)]
+    Founding(#[from] FoundingFault),
+    /// Another live node has this name.
+    #[error("the name {name} is in use by another node")]
+    NameInUse {
+        /// Which.
+        name: NodeName,
+    },
+    /// The peer port cannot be opened.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
+    /// A thread cannot be started.
+    #[error(transparent)]
+    Thread(#[from] SpawnError),
+    /// The consensus engine refuses to start.
+    #[error("consensus cannot start: {reason}")]
+    Consensus {
+        /// What it says.
+        reason: String,
+    },
+    /// The node was told to stop before it had started.
+    #[error("stopped before it had started")]
+    Stopped,
+}
+
+impl StartError {
+    /// What the process exits with.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Storage(_)
+            | Self::Snapshots(_)
+            | Self::IdentityUnreadable { .. }
+            | Self::IdentityMissing { .. }
+            | Self::LogMissing { .. }
+            | Self::VoteUnproven { .. }
+            | Self::State { .. } => ExitCode::DAMAGED,
+            Self::NotAFounder { .. } | Self::Founding(_) | Self::NameInUse { .. } => {
+                ExitCode::WRONG_CLUSTER
+            }
+            Self::Mesh(_) => ExitCode::USAGE,
+            Self::Randomness { .. }
+            | Self::Disk(_)
+            | Self::Thread(_)
+            | Self::Consensus { .. }
+            | Self::Stopped => ExitCode::FAILED,
+        }
+    }
 }
 
 /// Prints a duration in whole milliseconds.

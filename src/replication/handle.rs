@@ -1,10 +1,12 @@
 //! The handle that the gateway, the console and the node hold.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::caretaker::Progress;
 use super::core::Core;
 use super::error::{ProposeError, ReadError};
 use super::journal::Journal;
@@ -13,6 +15,7 @@ use super::status::{ClusterStatus, NodeState, Quorum};
 use crate::domain::command::Command;
 use crate::domain::id::{ClusterId, Index, Lineage, NodeId, SessionId};
 use crate::domain::machine::{Answered, Machine};
+use crate::domain::node_address::NodeAddress;
 use crate::domain::node_name::NodeName;
 use crate::domain::outcome::Outcome;
 
@@ -128,5 +131,60 @@ impl Replication {
     /// The cluster as seen from here; asks every member and takes at most `patience`.
     pub async fn status(&self, patience: Duration) -> ClusterStatus {
         self.core.status(patience).await
+    }
+
+    /// Waits until the cluster is founded and this node's start is applied here. Gives the
+    /// administrator's first password, if this node has drawn it: nobody else knows it.
+    pub async fn started(&self) -> Option<String> {
+        let mut progress = self.core.progress.clone();
+        let started = progress.wait_for(|now| matches!(now, Progress::Started { .. })).await;
+        match started.as_deref() {
+            Ok(Progress::Started { drawn_password }) => drawn_password.clone(),
+            // The caretaker ended first: the node stops, and nothing is to be waited for.
+            Ok(Progress::Waiting) | Err(_) => None,
+        }
+    }
+
+    /// Shows the peers where clients and people reach this node.
+    pub fn show_addresses(&self, client: Option<NodeAddress>, http: Option<NodeAddress>) {
+        self.core.peers.mesh().change_hello(|hello| {
+            hello.client_address = client;
+            hello.http_address = http;
+        });
+    }
+
+    /// Where clients reach each member that shows it, this node included, by name.
+    #[must_use]
+    pub fn client_addresses(&self) -> Vec<(NodeName, NodeAddress)> {
+        self.core.client_addresses()
+    }
+
+    /// Where the peer port is.
+    #[must_use]
+    pub fn peer_address(&self) -> SocketAddr {
+        self.core.peers.mesh().local_address()
+    }
+
+    /// The secret by which a restarted node resets its clients' former connections at once.
+    #[must_use]
+    pub fn client_reset_key(&self) -> [u8; 32] {
+        self.core.client_reset_key
+    }
+
+    /// Takes a snapshot now, rather than when enough log has grown.
+    pub async fn take_snapshot(&self) {
+        // Fails only when the engine has stopped.
+        let _stopped = self.core.raft.trigger().snapshot().await;
+    }
+
+    /// Hands leadership on if this node leads; true when another node leads, or may.
+    pub async fn hand_over(&self, patience: Duration) -> bool {
+        self.core.hand_over(patience).await
+    }
+
+    /// Stops in good order: hands leadership on, takes nothing new, lets what is in flight be
+    /// answered within `patience`, and flushes. All clones of the handle go dead.
+    pub async fn stop(&self, patience: Duration) {
+        self.core.stop(patience).await;
     }
 }

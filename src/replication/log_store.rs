@@ -14,7 +14,7 @@ use futures::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use quorate_storage::snapshot::Catalogue;
-use quorate_storage::{Completion, Log, LogError, Poisoned, ReadError, Record, RecordKind};
+use quorate_storage::{Completion, Log, LogError, Poisoned, Record, RecordKind};
 use tokio::sync::oneshot;
 
 use super::raft_codec::{take_vote, vote_bytes};

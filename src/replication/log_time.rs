@@ -1,10 +1,61 @@
 //! The leader's clock for the log: milliseconds of quorate leadership since the cluster was founded.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::clock::milliseconds;
+use super::quorum_watch::QuorumView;
+use crate::clock::{Clock, milliseconds};
+
+/// Log time as this node gives it while it leads; clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct LogTime {
+    term: Arc<Mutex<Term>>,
+    quorum: QuorumView,
+    clock: Clock,
+}
+
+#[derive(Debug, Default)]
+struct Term {
+    leads: bool,
+    /// The newest term that this node has led. Its clock outlives a lost entry: others of the term
+    /// carry its stamps.
+    clock: Option<(u64, LeaderClock)>,
+}
+
+impl LogTime {
+    pub(super) fn new(quorum: QuorumView, clock: Clock) -> Self {
+        Self { term: Arc::default(), quorum, clock }
+    }
+
+    /// This node leads `term`, whose first entry has been applied; `base_ms` is the log time then.
+    pub(super) fn begin(&self, term: u64, base_ms: u64) {
+        let mut current = self.lock();
+        current.leads = true;
+        if current.clock.as_ref().is_none_or(|(of, _)| *of != term) {
+            current.clock = Some((term, LeaderClock::start(base_ms, self.clock.now())));
+        }
+    }
+
+    /// This node does not lead any more.
+    pub(super) fn end(&self) {
+        self.lock().leads = false;
+    }
+
+    /// The log time now; none while this node does not lead.
+    pub(super) fn now_ms(&self) -> Option<u64> {
+        let quorate_until = self.quorum.quorate_until();
+        let mut current = self.lock();
+        let leads = current.leads;
+        let (_, clock) = current.clock.as_mut().filter(|_| leads)?;
+        Some(clock.stamp(self.clock.now(), quorate_until))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Term> {
+        self.term.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Stamps entries during one term of leadership.
 ///
@@ -37,7 +88,6 @@ impl LeaderClock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
 
     #[tokio::test(start_paused = true)]
     async fn only_quorate_time_counts_and_it_never_goes_back() {

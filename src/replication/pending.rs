@@ -31,8 +31,11 @@ const RETRY_MS: u32 = 20;
 pub(super) enum Intake {
     /// They are.
     Open,
-    /// No quorum in sight: they are refused, those that wait go on waiting.
+    /// No quorum in sight, or nothing can be flushed: they are refused, those that wait go on
+    /// waiting.
     Inquorate,
+    /// The node drains: as [`Self::Inquorate`], and for good.
+    Closing,
     /// The node stops or is quarantined.
     Stopped,
 }
@@ -389,7 +392,7 @@ impl Table {
 
     fn admit(&self, permits_max: usize, bytes: usize) -> Result<(), Refusal> {
         match self.intake {
-            Intake::Stopped => Err(Refusal::Stopped),
+            Intake::Stopped | Intake::Closing => Err(Refusal::Stopped),
             Intake::Inquorate => Err(Refusal::Inquorate),
             Intake::Open
                 if self.unanswered >= permits_max

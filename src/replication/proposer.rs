@@ -21,7 +21,7 @@ use tokio::sync::{Notify, watch};
 
 use super::applied::Applied;
 use super::journal::Journal;
-use super::log_time::LeaderClock;
+use super::log_time::LogTime;
 use super::pending::{Pending, take_proposals};
 use super::peers::{Lane, Peers};
 use super::quorum_watch::QuorumView;
@@ -95,6 +95,7 @@ pub(super) struct Proposer {
     pub(super) journal: Journal,
     pub(super) peers: Peers,
     pub(super) quorum: QuorumView,
+    pub(super) log_time: LogTime,
     pub(super) clock: Clock,
 }
 
@@ -110,7 +111,6 @@ impl Proposer {
 
     async fn follow_the_way(&self) {
         let mut server = self.raft.server_metrics();
-        let mut term_clock: Option<(u64, LeaderClock)> = None;
         loop {
             server.borrow_and_update();
             let here = way(&self.raft);
@@ -128,12 +128,13 @@ impl Proposer {
                 () = async {
                     match here {
                         Way::Nobody => std::future::pending().await,
-                        Way::Lead { term } => self.lead(term, &mut term_clock).await,
+                        Way::Lead { term } => self.lead(term).await,
                         Way::Forward { leader, term } => self.forward(leader, term).await,
                     }
                 } => true,
             };
             self.forwarded.close();
+            self.log_time.end();
             if broke {
                 tokio::time::sleep(RETRY).await;
             }
@@ -141,19 +142,15 @@ impl Proposer {
     }
 
     /// Leads `term` until an entry is refused or lost.
-    async fn lead(&self, term: u64, term_clock: &mut Option<(u64, LeaderClock)>) {
+    async fn lead(&self, term: u64) {
         let mut applied = self.journal.applied();
         while self.applied.last().is_none_or(|id| parts(&id).0 < term) {
             if applied.changed().await.is_err() {
                 return;
             }
         }
-        // The clock outlives a lost entry: others of this term carry its stamps.
-        if term_clock.as_ref().is_none_or(|(of, _)| *of != term) {
-            let base_ms = self.applied.lock().machine.log_time_ms();
-            *term_clock = Some((term, LeaderClock::start(base_ms, self.clock.now())));
-        }
-        let Some((_, clock)) = term_clock else { return };
+        let base_ms = self.applied.lock().machine.log_time_ms();
+        self.log_time.begin(term, base_ms);
         self.forwarded.open(term);
         let mut quorum = self.quorum.subscribe();
         let mut in_flight = FuturesUnordered::new();
@@ -166,7 +163,7 @@ impl Proposer {
                 if batch.is_empty() {
                     break;
                 }
-                let log_time_ms = clock.stamp(self.clock.now(), self.quorum.quorate_until());
+                let Some(log_time_ms) = self.log_time.now_ms() else { return };
                 let wall_time_ms = self.clock.wall_ms();
                 let payload = Payload { log_time_ms, wall_time_ms, proposals: batch };
                 let bytes = payload.encode();

@@ -92,6 +92,8 @@ pub(super) struct QuorumWatch {
     pub(super) lease: Duration,
     /// Without a sign for this long the quorum is lost.
     pub(super) patience: Duration,
+    /// Live voters without which a leader serves nothing, if more than a majority.
+    pub(super) gate: Option<usize>,
 }
 
 impl QuorumWatch {
@@ -141,8 +143,20 @@ impl QuorumWatch {
             return self.contact.last();
         }
         let mut voters = metrics.membership_config.voter_ids();
-        let alone = voters.next() == Some(metrics.id) && voters.next().is_none();
-        let acknowledged = metrics.last_quorum_acked.map(|at| now - at.elapsed());
-        if alone { Some(now) } else { acknowledged }
+        if voters.next() == Some(metrics.id) && voters.next().is_none() {
+            return Some(now);
+        }
+        let majority = metrics.last_quorum_acked.map(|at| now - at.elapsed())?;
+        let Some(gate) = self.gate else { return Some(majority) };
+        // The gate counts this node and those that it has heard; the last of them decides.
+        let heard = metrics.heartbeat.as_ref()?;
+        let mut heard: Vec<Instant> = heard
+            .iter()
+            .filter(|(id, _)| **id != metrics.id)
+            .filter_map(|(_, at)| at.as_ref().map(|at| now - at.elapsed()))
+            .collect();
+        heard.push(now);
+        heard.sort_unstable_by(|one, other| other.cmp(one));
+        heard.get(gate.saturating_sub(1)).map(|gate| majority.min(*gate))
     }
 }

@@ -28,6 +28,8 @@ pub mod group_commit;
 pub mod hard_state;
 pub mod identity;
 pub mod index;
+pub mod inspect;
+pub mod layout;
 mod log_state;
 mod points;
 pub mod poison;

@@ -43,7 +43,9 @@ impl MemoryStore {
 
     /// Loses everything, as when the directory is deleted.
     pub fn wipe(&self) {
-        *self.lock() = Shared::default();
+        let mut shared = self.lock();
+        shared.items.clear();
+        shared.undo.clear();
     }
 
     /// Loses one durable key, as damage would.
@@ -51,7 +53,7 @@ impl MemoryStore {
         self.lock().items.remove(&(tree, Bytes::copy_from_slice(key)));
     }
 
-    /// Makes the next flushes fail as a store that panics does.
+    /// Makes the next flushes fail as a store that panics does, over wipes too.
     pub fn fail_flushes(&self, count: u32) {
         self.lock().flushes_to_fail = count;
     }
@@ -60,6 +62,10 @@ impl MemoryStore {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lock().items.is_empty()
+    }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     pub(super) fn get(&self, tree: Tree, key: &[u8]) -> Option<Bytes> {

@@ -2,7 +2,7 @@
 //! store that silently opens with less than was written is noticed.
 //!
 //! ```text
-//! mark = format u16 (1) · cluster id u64 · lineage u64 · floor u64 · indexed-to u64
+//! mark = format u16 (1) · cluster id u64 · lineage u64 · covered start u64 · covered end u64
 //!      · rows u64 · sum u64                                  (little-endian)
 //! ```
 
@@ -21,13 +21,14 @@ const MARK_BYTES: usize = 2 + 6 * 8;
 /// The trees that the mark speaks of.
 pub(super) const MARKED: [Tree; 3] = [Tree::Effects, Tree::Sessions, Tree::Config];
 
-/// For which entries the effects and histories are complete: those in `(floor, indexed_to]`.
+/// For which entries effects and histories are complete: those from `start` up to, not including,
+/// `end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Coverage {
-    /// Nothing is promised at and below this entry.
-    pub floor: u64,
-    /// Nothing is promised above this entry.
-    pub indexed_to: u64,
+    /// Nothing is promised below this entry.
+    pub start: u64,
+    /// Nothing is promised from this entry on.
+    pub end: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +60,8 @@ impl Mark {
         for number in [
             self.owner.cluster_id,
             self.owner.lineage,
-            self.coverage.floor,
-            self.coverage.indexed_to,
+            self.coverage.start,
+            self.coverage.end,
             self.sum.rows,
             self.sum.sum,
         ] {
@@ -80,7 +81,7 @@ impl Mark {
         }
         Ok(Self {
             owner: Owner { cluster_id: bytes.get_u64_le(), lineage: bytes.get_u64_le() },
-            coverage: Coverage { floor: bytes.get_u64_le(), indexed_to: bytes.get_u64_le() },
+            coverage: Coverage { start: bytes.get_u64_le(), end: bytes.get_u64_le() },
             sum: Sum { rows: bytes.get_u64_le(), sum: bytes.get_u64_le() },
         })
     }
@@ -110,7 +111,13 @@ fn hash(tree: Tree, key: &[u8], value: &[u8]) -> u64 {
 impl Coverage {
     /// Whether a row of a marked tree is one that the mark counts; `None` when its key is damaged.
     pub(super) fn counts(self, tree: Tree, key: &Bytes) -> Option<bool> {
-        entry_of(tree, key).map(|entry| entry > self.floor && entry <= self.indexed_to)
+        entry_of(tree, key).map(|entry| self.contains(entry))
+    }
+
+    /// Whether an entry is covered.
+    #[must_use]
+    pub fn contains(self, entry: u64) -> bool {
+        (self.start..self.end).contains(&entry)
     }
 }
 
@@ -122,7 +129,7 @@ mod tests {
     fn mark_goes_there_and_back_and_keeps_its_bytes() {
         let mark = Mark {
             owner: Owner { cluster_id: 1, lineage: 2 },
-            coverage: Coverage { floor: 3, indexed_to: 4 },
+            coverage: Coverage { start: 3, end: 4 },
             sum: Sum { rows: 5, sum: 6 },
         };
         let bytes = mark.encode();

@@ -73,6 +73,10 @@ impl SledStore {
         Ok(Self { open: Arc::new(Open { inner: Some(inner) }) })
     }
 
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.open, &other.open)
+    }
+
     pub(super) fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let tree = self.tree(tree)?;
         guarded("get", || Ok(tree.get(key)?.map(|value| Bytes::copy_from_slice(&value))))

@@ -53,6 +53,11 @@ impl PostingsBuilder {
         self.found.push(Found { key_start, key_bytes: key.len(), posting });
     }
 
+    /// Number of postings.
+    pub(super) fn len(&self) -> usize {
+        self.found.len()
+    }
+
     /// Packs everything into leaves, in order.
     pub(super) fn into_leaves(mut self) -> Vec<Bytes> {
         let keys = std::mem::take(&mut self.keys);

@@ -16,7 +16,7 @@ pub const BATCH_KEYS_MAX: usize = 1_024;
 /// where sled would move it into a file of its own that it never makes durable.
 pub const VALUE_BYTES_LIMIT: usize = 64 << 10;
 /// Keys are at most this long: a topic path with an index behind it.
-pub const KEY_BYTES_MAX: usize = 2 << 10;
+pub(super) const KEY_BYTES_MAX: usize = 2 << 10;
 
 /// The trees of the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,14 +66,14 @@ impl Tree {
 
 /// Changes of one tree that become readable together.
 #[derive(Debug, Clone)]
-pub struct Batch {
+pub(super) struct Batch {
     tree: Tree,
     changes: Vec<(Bytes, Option<Bytes>)>,
 }
 
 /// A change that a batch does not take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BatchError {
+pub(super) enum BatchError {
     /// The batch holds [`BATCH_KEYS_MAX`] keys already.
     #[error("the batch holds {BATCH_KEYS_MAX} keys already")]
     Full,
@@ -93,32 +93,27 @@ pub enum BatchError {
 
 impl Batch {
     /// An empty batch for one tree.
-    #[must_use]
-    pub fn new(tree: Tree) -> Self {
+    pub(super) fn new(tree: Tree) -> Self {
         Self { tree, changes: Vec::new() }
     }
 
     /// The tree that it changes.
-    #[must_use]
-    pub fn tree(&self) -> Tree {
+    pub(super) fn tree(&self) -> Tree {
         self.tree
     }
 
     /// Number of keys in it.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.changes.len()
     }
 
     /// Whether there is nothing in it.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
 
     /// Whether it takes no further key.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.changes.len() >= BATCH_KEYS_MAX
     }
 
@@ -126,7 +121,7 @@ impl Batch {
     ///
     /// # Errors
     /// [`BatchError`] when a limit is reached; the batch is unchanged then.
-    pub fn put(&mut self, key: Bytes, value: Bytes) -> Result<(), BatchError> {
+    pub(super) fn put(&mut self, key: Bytes, value: Bytes) -> Result<(), BatchError> {
         if value.len() >= VALUE_BYTES_LIMIT {
             return Err(BatchError::ValueTooLarge { bytes: value.len() });
         }
@@ -137,7 +132,7 @@ impl Batch {
     ///
     /// # Errors
     /// [`BatchError`] when a limit is reached; the batch is unchanged then.
-    pub fn remove(&mut self, key: Bytes) -> Result<(), BatchError> {
+    pub(super) fn remove(&mut self, key: Bytes) -> Result<(), BatchError> {
         self.change(key, None)
     }
 
@@ -159,16 +154,16 @@ impl Batch {
 
 /// Part of a tree, in key order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
+pub(super) struct Page {
     /// Keys and values.
-    pub items: Vec<(Bytes, Bytes)>,
+    pub(super) items: Vec<(Bytes, Bytes)>,
     /// Whether the range ends here; otherwise the next page begins after the last key.
-    pub complete: bool,
+    pub(super) complete: bool,
 }
 
 /// Why a store failed in a call.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(super) enum StoreError {
     /// It panicked, or found its own files damaged. It must not be used again.
     #[error("the store failed in {call}: {what}")]
     Broken {
@@ -197,6 +192,15 @@ pub(super) enum Store {
 }
 
 impl Store {
+    /// Whether two handles are of one opening of one store.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Sled(one), Self::Sled(other)) => one.is_same(other),
+            (Self::Memory(one), Self::Memory(other)) => one.is_same(other),
+            (Self::Sled(_), Self::Memory(_)) | (Self::Memory(_), Self::Sled(_)) => false,
+        }
+    }
+
     /// One value.
     pub(super) fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         match self {

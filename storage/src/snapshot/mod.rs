@@ -11,6 +11,8 @@
 
 mod catalogue;
 pub mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 mod reader;
 mod transfer;
 mod writer;

@@ -1,0 +1,472 @@
+//! Puts replication together: directory, log, mesh, founding, consensus, and the tasks around it.
+//!
+//! | task or thread | group | owns | ends when |
+//! |---|---|---|---|
+//! | `log writer` (thread) | storage | the log's writer: group commit | the log is closed |
+//! | mesh tasks | mesh | connections to peers | the mesh is stopped |
+//! | `lanes`, one `lane` per stream | consensus | what other members ask | its group stops, or the stream ends |
+//! | `proposer` | consensus | the way of commands into entries | its group stops |
+//! | `quorum watch` | consensus | whether a quorum is in sight | its group stops |
+//! | `lifecycle` | consensus | the node's state, admission of peers, the vote gate | its group stops |
+//! | `caretaker` | consensus | founding, node starts and losses, expiry | its group stops |
+//! | `snapshotter` | consensus | snapshots and purge | its group stops |
+//! | `comparison` | consensus | state hashes against the peers' | its group stops, or it has convicted this node |
+//! | the engine's own tasks | – | elections, replication, apply | the engine is shut down |
+//!
+//! Stop order: leadership moves away, the door for commands closes, the consensus group stops, the
+//! engine shuts down, the log is closed and flushed, the mesh says farewell.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::errors::{InitializeError, RaftError};
+use openraft::{Config, SnapshotPolicy};
+use quorate_storage::recovery::Tail;
+use quorate_storage::snapshot::{Catalogue, Owner};
+use quorate_storage::{Log, LogOptions, OpenReport, Step, Writer};
+use tokio::sync::{mpsc, watch};
+
+use super::applied::Applied;
+use super::ask::Answerer;
+use super::bootstrap::{Introduction, found, introduce, membership};
+use super::caretaker::{Caretaker, Progress};
+use super::core::Core;
+use super::directory::{Directory, random_number};
+use super::divergence::Comparison;
+use super::error::StartError;
+use super::founding::{Proposal, Standing};
+use super::handle::{Member, Replication};
+use super::journal::Journal;
+use super::lanes::Lanes;
+use super::lifecycle::Lifecycle;
+use super::log_store::LogStore;
+use super::log_time::LogTime;
+use super::network::Network;
+use super::peers::{Peers, Roster};
+use super::pending::Pending;
+use super::proposer::{Forwarded, Proposer};
+use super::quorum_watch::{LeaderContact, QuorumView, QuorumWatch};
+use super::settings::{ReplicationSettings, Retention, Timing};
+use super::snapshotter::Snapshotter;
+use super::state_store::{Raft, StateStore};
+use super::status::NodeState;
+use super::vote_gate::VoteGate;
+use crate::clock::{Clock, milliseconds};
+use crate::peer::{IncomingStream, Mesh, MeshSettings, ResetKey};
+use crate::protocol::peer_message::Hello;
+use crate::supervisor::{Exit, ExitCode, Supervisor};
+use crate::telemetry::event;
+
+/// How long the log writer waits for work before it looks whether it is to stop.
+const WRITER_WAIT: Duration = Duration::from_millis(100);
+/// How long the writer pauses while the disk is full.
+const FULL_PAUSE: Duration = Duration::from_millis(50);
+/// Entries in one append request; bytes bound it before this does.
+const REQUEST_ENTRIES: u64 = 1_024;
+/// Behind this many entries a blocking `add_learner` still waits; purge alone decides between log
+/// and snapshot.
+const LAG_ENTRIES: u64 = 100;
+/// What the installation of a snapshot may take.
+const INSTALL_PATIENCE: Duration = Duration::from_secs(600);
+
+/// The groups of tasks, in the order in which they stop.
+#[derive(Debug, Clone)]
+pub(super) struct Groups {
+    pub(super) consensus: Supervisor,
+    pub(super) storage: Supervisor,
+    pub(super) mesh: Supervisor,
+}
+
+/// The disk side of a member.
+#[derive(Debug)]
+struct Store {
+    log: Log,
+    catalogue: Arc<Catalogue>,
+    cut: bool,
+    is_empty: bool,
+}
+
+impl Replication {
+    /// Starts this node's part of the cluster, founding the cluster first if it is to be. Waits for
+    /// the other founders as long as it takes; dropping the future gives up.
+    ///
+    /// # Errors
+    /// [`StartError`] with the exit code that goes with it.
+    pub async fn start(
+        settings: ReplicationSettings,
+        supervisor: &Supervisor,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        let groups = Groups {
+            consensus: supervisor.group("consensus"),
+            storage: supervisor.group("storage"),
+            mesh: supervisor.group("mesh"),
+        };
+        let ReplicationSettings { name, dir, disk, expect, peer, timing, .. } = settings;
+        let ReplicationSettings { retention, founding, permits, .. } = settings;
+        let state = watch::Sender::new(NodeState::Starting);
+        let mut directory = Directory::open(disk, dir)?;
+        // A member opens its log before it says hello: the hello tells whether its end is sound.
+        let mut store = match directory.standing() {
+            Standing::Formed { proposal, .. } if proposal.founder(&name).is_none() => {
+                return Err(StartError::NotAFounder { name, cluster: proposal.cluster });
+            }
+            Standing::Formed { .. } => Some(Store::open(&directory, &retention, &groups)?),
+            _ => None,
+        };
+        let mut hello = Hello::new(name.clone(), directory.nonce(), directory.incarnation());
+        let cut = store.as_ref().is_some_and(|store| store.cut);
+        introduce(&mut hello, &Introduction { cut, standing: directory.standing().clone() });
+        let mesh_settings = MeshSettings {
+            listen: peer.listen,
+            advertise: peer.advertise,
+            seeds: peer.seeds,
+            identity: peer.identity,
+            authority: peer.authority,
+            reset_key: ResetKey::from_bytes(directory.reset_keys().0),
+        };
+        let (mesh, streams) = Mesh::start(mesh_settings, hello, &groups.mesh)?;
+        if store.is_none() {
+            state.send_replace(NodeState::Joining);
+            found(&mut directory, &mesh, expect, clock).await?;
+            store = Some(Store::open(&directory, &retention, &groups)?);
+        }
+        let (Standing::Formed { proposal, .. }, Some(store)) = (directory.standing(), store) else {
+            return Err(StartError::Stopped);
+        };
+        let proposal = proposal.clone();
+        let Some((cluster, id)) = membership(directory.standing(), &name) else {
+            return Err(StartError::NotAFounder { name, cluster: proposal.cluster });
+        };
+        let member = Member {
+            name,
+            id,
+            cluster,
+            lineage: proposal.lineage,
+            incarnation: directory.incarnation(),
+        };
+        let assembly = Assembly {
+            member,
+            proposal,
+            directory,
+            store,
+            mesh,
+            groups,
+            timing,
+            retention,
+            permits,
+            state,
+            clock,
+        };
+        assembly.run(founding, streams).await
+    }
+}
+
+impl Store {
+    fn open(
+        directory: &Directory,
+        retention: &Retention,
+        groups: &Groups,
+    ) -> Result<Self, StartError> {
+        let Standing::Formed { proposal, begun } = directory.standing() else {
+            return Err(StartError::Stopped);
+        };
+        let owner = Owner { cluster_id: proposal.cluster.0, lineage: proposal.lineage.0 };
+        let mut options = LogOptions::new(owner.cluster_id, owner.lineage);
+        options.segment_bytes = retention.segment_bytes;
+        let dir = &directory.dir;
+        let disk = Arc::clone(&directory.disk);
+        let (log, writer, report) = Log::open(disk, &dir.join("log"), options)?;
+        tell(&report, dir);
+        if !report.hard_state_proven {
+            return Err(StartError::VoteUnproven { dir: dir.clone() });
+        }
+        let is_empty = log.last().is_none();
+        if *begun && is_empty {
+            return Err(StartError::LogMissing { dir: dir.clone() });
+        }
+        let disk = Arc::clone(&directory.disk);
+        let (catalogue, set_aside) = Catalogue::open(disk, &dir.join("snapshots"), Some(owner))?;
+        for aside in set_aside {
+            tracing::warn!(
+                event = event::LOG_HOLE,
+                file = aside.name,
+                error = %aside.error,
+                "a damaged snapshot was set aside"
+            );
+        }
+        let stopping = groups.storage.clone();
+        groups.storage.spawn_thread("log writer", move |_| drive(writer, &stopping))?;
+        let cut = matches!(report.tail, Tail::Cut(_));
+        Ok(Self { log, catalogue: Arc::new(catalogue), cut, is_empty })
+    }
+}
+
+fn tell(report: &OpenReport, dir: &Path) {
+    tracing::info!(
+        event = event::LOG_OPENED,
+        dir = %dir.display(),
+        records = report.records,
+        bytes = report.bytes,
+        segments = report.segments,
+        "the log is open"
+    );
+    if let Tail::Cut(cut) = &report.tail {
+        tracing::warn!(
+            event = event::LOG_TAIL_CUT,
+            from_index = cut.from_index,
+            segment = cut.segment,
+            offset = cut.offset,
+            "the end of the log was damaged above its last durable mark and is cut"
+        );
+    }
+}
+
+/// The writer's thread: group after group until the log is closed, or nothing can be flushed.
+fn drive(mut writer: Writer, supervisor: &Supervisor) {
+    loop {
+        match writer.step(Some(WRITER_WAIT)) {
+            Step::Idle { .. } | Step::Flushed { .. } | Step::Marked => {}
+            Step::Full(fault) => {
+                tracing::warn!(event = event::DISK_FULL, %fault, "the disk is full");
+                std::thread::sleep(FULL_PAUSE);
+            }
+            Step::Poisoned(poisoned) => {
+                tracing::error!(event = event::STORAGE_POISONED, %poisoned, "a flush failed");
+                supervisor.request_exit(Exit {
+                    code: ExitCode::POISONED,
+                    reason: poisoned.to_string(),
+                });
+                return;
+            }
+            Step::Closed => return,
+        }
+    }
+}
+
+/// Everything that is there before consensus runs.
+struct Assembly {
+    member: Member,
+    proposal: Proposal,
+    directory: Directory,
+    store: Store,
+    mesh: Mesh,
+    groups: Groups,
+    timing: Timing,
+    retention: Retention,
+    permits: usize,
+    state: watch::Sender<NodeState>,
+    clock: Clock,
+}
+
+impl Assembly {
+    async fn run(
+        mut self,
+        founding: super::settings::FoundingSettings,
+        streams: mpsc::Receiver<IncomingStream>,
+    ) -> Result<Replication, StartError> {
+        let (member, clock) = (self.member.clone(), self.clock);
+        self.state.send_replace(NodeState::Replaying);
+        let pending = Pending::new(random_number()?, self.permits);
+        let journal = Journal::new(0, self.retention.journal_bytes);
+        let store = StateStore {
+            applied: Applied::default(),
+            journal: journal.clone(),
+            pending: Arc::clone(&pending),
+            catalogue: Arc::clone(&self.store.catalogue),
+            log: self.store.log.clone(),
+            owner: Owner { cluster_id: member.cluster.0, lineage: member.lineage.0 },
+            supervisor: self.groups.consensus.clone(),
+        };
+        self.restore(&store).await?;
+        self.state.send_replace(NodeState::Joining);
+        let roster = Roster::new(&self.proposal, member.id);
+        let peers = Peers::new(self.mesh.clone(), roster, clock);
+        let gate = VoteGate::new(self.store.cut);
+        let raft = self.engine(&store, &peers, &gate).await?;
+        let quorum = QuorumView::new(clock);
+        let contact = LeaderContact::new(clock);
+        let forwarded = Forwarded::new();
+        let log_time = LogTime::new(quorum.clone(), clock);
+        let answerer = Answerer {
+            raft: raft.clone(),
+            applied: store.applied.clone(),
+            state: self.state.subscribe(),
+            own: member.id,
+        };
+        let progress = watch::Sender::new(Progress::Waiting);
+        let core = Arc::new(Core {
+            member: member.clone(),
+            raft: raft.clone(),
+            applied: store.applied.clone(),
+            journal: journal.clone(),
+            pending: Arc::clone(&pending),
+            peers: peers.clone(),
+            quorum: quorum.clone(),
+            log_time: log_time.clone(),
+            state: self.state.clone(),
+            answerer: answerer.clone(),
+            progress: progress.subscribe(),
+            log: self.store.log.clone(),
+            groups: self.groups.clone(),
+            client_reset_key: self.directory.reset_keys().1,
+        });
+        let group = self.groups.consensus.clone();
+        let lanes = Arc::new(Lanes {
+            raft: raft.clone(),
+            store: store.clone(),
+            forwarded: Arc::clone(&forwarded),
+            peers: peers.clone(),
+            contact: contact.clone(),
+            gate: gate.clone(),
+            answerer,
+            supervisor: group.clone(),
+        });
+        group.spawn("lanes", lanes.run(streams, group.stop_signal()));
+        self.begin(&raft).await?;
+        let watch = QuorumWatch {
+            raft: raft.clone(),
+            contact,
+            view: quorum.clone(),
+            clock,
+            lease: self.timing.election_max,
+            patience: self.timing.quorum_timeout,
+            gate: self.timing.quorum,
+        };
+        group.spawn("quorum watch", watch.run(group.stop_signal()));
+        let proposer = Proposer {
+            pending,
+            forwarded,
+            raft: raft.clone(),
+            applied: store.applied.clone(),
+            journal: journal.clone(),
+            peers: peers.clone(),
+            quorum,
+            log_time,
+            clock,
+        };
+        group.spawn("proposer", proposer.run(group.stop_signal()));
+        let snapshotter = Snapshotter {
+            raft,
+            log: self.store.log.clone(),
+            catalogue: Arc::clone(&self.store.catalogue),
+            retention: self.retention,
+            clock,
+            supervisor: group.clone(),
+        };
+        group.spawn("snapshotter", snapshotter.run(group.stop_signal()));
+        let comparison =
+            Comparison { applied: store.applied.clone(), journal, peers: peers.clone() };
+        let lifecycle = Lifecycle {
+            core: Arc::clone(&core),
+            gate,
+            standing: self.directory.standing().clone(),
+            supervisor: group.clone(),
+            clock,
+        };
+        group.spawn("lifecycle", lifecycle.run(comparison, group.stop_signal()));
+        let caretaker = Caretaker {
+            core: Arc::clone(&core),
+            proposal: self.proposal,
+            settings: founding,
+            node_lost_timeout: self.timing.node_lost_timeout,
+            progress,
+            clock,
+            supervisor: group.clone(),
+        };
+        group.spawn("caretaker", caretaker.run(group.stop_signal()));
+        Ok(Replication { core })
+    }
+
+    /// Loads the newest snapshot; the log after it is applied once its commitment is known.
+    async fn restore(&self, store: &StateStore) -> Result<(), StartError> {
+        let dir = self.directory.dir.clone();
+        let state_fault = |source| StartError::State { dir: dir.clone(), source };
+        let loading = store.clone();
+        let loaded = self
+            .groups
+            .consensus
+            .blocking("snapshot load", move || loading.load_newest())
+            .await
+            .map_err(|_| StartError::Stopped)?
+            .map_err(state_fault)?;
+        let log = &self.store.log;
+        let next = loaded.map_or(0, |index| index + 1);
+        if log.first_index() > next {
+            let what = format!(
+                "the log begins at entry {} and the newest snapshot ends at {}",
+                log.first_index(),
+                loaded.map_or_else(|| "none".to_owned(), |index| index.to_string()),
+            );
+            return Err(state_fault(std::io::Error::other(what)));
+        }
+        Ok(())
+    }
+
+    async fn engine(
+        &self,
+        store: &StateStore,
+        peers: &Peers,
+        gate: &VoteGate,
+    ) -> Result<Raft, StartError> {
+        let refused = |reason: &dyn std::fmt::Display| StartError::Consensus {
+            reason: reason.to_string(),
+        };
+        let election_max = milliseconds(self.timing.election_max);
+        let config = Config {
+            cluster_name: self.member.cluster.to_string(),
+            heartbeat_interval: milliseconds(self.timing.heartbeat),
+            election_timeout_min: milliseconds(self.timing.election_min),
+            election_timeout_max: election_max,
+            install_snapshot_timeout: milliseconds(INSTALL_PATIENCE),
+            max_payload_entries: REQUEST_ENTRIES,
+            replication_lag_threshold: LAG_ENTRIES,
+            snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
+            enable_pre_vote: Some(true),
+            enable_elect: !gate.is_closed(),
+            // The state is rebuilt from the log; a restarted leader must be elected again.
+            enable_leader_restore: Some(false),
+            quorum_loss_probe_interval: Some(election_max * 2),
+            ..Config::default()
+        };
+        let config = config.validate().map_err(|error| refused(&error))?;
+        let log_store = LogStore::new(
+            self.store.log.clone(),
+            Arc::clone(&self.store.catalogue),
+            self.groups.consensus.clone(),
+        );
+        let network = Network {
+            peers: peers.clone(),
+            catalogue: Arc::clone(&self.store.catalogue),
+            clock: self.clock,
+        };
+        let id = self.member.id.0;
+        let raft = Raft::new(id, Arc::new(config), network, log_store, store.clone()).await;
+        raft.map_err(|error| refused(&error))
+    }
+
+    /// Gives an empty log of a founder its first entry. All founders write the same one, so it does
+    /// not matter which of them are there.
+    async fn begin(&mut self, raft: &Raft) -> Result<(), StartError> {
+        let Standing::Formed { proposal, begun: false } = self.directory.standing().clone() else {
+            return Ok(());
+        };
+        if self.store.is_empty {
+            let voters: BTreeMap<u64, ()> =
+                proposal.founders.iter().map(|founder| (founder.id.0, ())).collect();
+            match raft.initialize(voters).await {
+                Ok(()) => {}
+                // Another founder was faster and this node follows it already.
+                Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+                Err(error) => {
+                    return Err(StartError::Consensus { reason: error.to_string() });
+                }
+            }
+        }
+        let durable = Standing::Formed { proposal, begun: true };
+        self.directory.stand(durable, &self.member.name)
+    }
+}

@@ -1,0 +1,3 @@
+//! inspect
+mod overlay;
+pub use overlay::OverlayDisk;

@@ -1,0 +1,15 @@
+//! Whole clusters in one process, over real QUIC on loopback and real files.
+
+#![cfg(feature = "server")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
+
+mod founding;
+mod order;
+mod restart;
+mod single;
+mod stage;
