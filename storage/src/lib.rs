@@ -28,6 +28,7 @@ pub mod group_commit;
 pub mod hard_state;
 pub mod identity;
 mod log_state;
+mod piece;
 mod points;
 pub mod poison;
 pub mod record;
@@ -35,6 +36,7 @@ pub mod recovery;
 pub mod segment;
 mod standing;
 pub mod twin_file;
+mod visible;
 
 pub use append_log::{Completion, Log, LogOptions};
 pub use disk::{Disk, DiskFile, OpenMode};
