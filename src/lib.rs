@@ -1,6 +1,7 @@
 //! Quorate.
 pub mod client;
 pub mod clock;
+pub mod config;
 pub mod domain;
 #[cfg(feature = "server")]
 pub mod gateway;
