@@ -428,3 +428,230 @@ fn describe(id: TopicId, specification: WireSpecification, path: TopicPath) -> T
     let topic_type = TopicType::from_code(specification.topic_type);
     Topic { id, path, topic_type, properties: specification.properties }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::delivery::{Event as Wire, UnsubscribeReason};
+    use crate::protocol::handshake::ResetReason;
+
+    const LINEAGE: Lineage = Lineage(9);
+
+    fn at(entry: u64) -> Position {
+        Position { index: Index::new(entry, 0), ordinal: 0 }
+    }
+
+    fn begun() -> Deliveries {
+        let mut deliveries = Deliveries::new(true, LINEAGE, None);
+        deliveries.event(EventMessage::Begin { lineage: LINEAGE, after: at(1) }).unwrap();
+        deliveries
+    }
+
+    fn path(text: &str) -> TopicPath {
+        TopicPath::parse(text).unwrap()
+    }
+
+    fn json() -> WireSpecification {
+        WireSpecification { topic_type: 2, properties: BTreeMap::new() }
+    }
+
+    fn subscribed(topic: u64, text: &str) -> Wire {
+        Wire::Subscribed { topic: TopicId(topic), specification: json(), path: path(text) }
+    }
+
+    fn value(topic: u64, text: &'static str) -> Wire {
+        Wire::Value { topic: TopicId(topic), value: Some(Bytes::from_static(text.as_bytes())) }
+    }
+
+    fn item(entry: u64, topic: u64, text: &str, value: &'static str) -> BulkMessage {
+        BulkMessage::Item {
+            version: Index::new(entry, 0),
+            topic: TopicId(topic),
+            specification: json(),
+            path: path(text),
+            value: Some(Bytes::from_static(value.as_bytes())),
+        }
+    }
+
+    const END: BulkMessage = BulkMessage::End { count: 0, more: false };
+
+    fn event(deliveries: &mut Deliveries, entry: u64, event: Wire) -> Taken {
+        let message = EventMessage::Event { position: at(entry), last: true, event };
+        deliveries.event(message).unwrap()
+    }
+
+    fn stream(deliveries: &mut Deliveries, selector: &str) -> (u64, mpsc::Receiver<Vec<Event>>) {
+        let (sender, receiver) = mpsc::channel(100);
+        let sort = Sort::Topics(Arc::new(Selector::parse(selector).unwrap()));
+        (deliveries.subscribe(sort, sender), receiver)
+    }
+
+    /// What has come to a stream, in short.
+    fn heard(deliveries: &mut Deliveries, receiver: &mut mpsc::Receiver<Vec<Event>>) -> String {
+        while let Some((sender, batch)) = deliveries.take_batch() {
+            assert!(batch.len() <= BATCH_EVENTS_MAX);
+            sender.try_send(batch).unwrap();
+        }
+        let mut events = Vec::new();
+        while let Ok(batch) = receiver.try_recv() {
+            events.extend(batch);
+        }
+        let short = |event: Event| match event {
+            Event::Subscribed { topic, .. } => format!("+{}", topic.path),
+            Event::Unsubscribed { topic, .. } => format!("-{}", topic.path),
+            Event::Value { topic, value, position, initial } => {
+                let text = String::from_utf8(value.unwrap_or_default().to_vec()).unwrap();
+                let sign = if initial { ":" } else { "=" };
+                format!("{}{sign}{text}@{}", topic.path, position.index.entry())
+            }
+            Event::Reset { .. } => "reset".to_owned(),
+            Event::Moved { node, .. } => format!("moved to {node}"),
+            Event::Current { .. } => "current".to_owned(),
+            other => format!("{other:?}"),
+        };
+        events.into_iter().map(short).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn events_go_to_the_streams_that_match() {
+        let mut deliveries = begun();
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        let (one, mut only) = stream(&mut deliveries, ">a");
+        event(&mut deliveries, 2, subscribed(1, "a"));
+        event(&mut deliveries, 3, value(1, "x"));
+        event(&mut deliveries, 4, subscribed(2, "b"));
+        event(&mut deliveries, 5, value(2, "y"));
+        assert_eq!(heard(&mut deliveries, &mut all), "+a a=x@3 +b b=y@5");
+        assert_eq!(heard(&mut deliveries, &mut only), "+a a=x@3");
+        assert!(deliveries.unsubscribe(one).is_some() && deliveries.unsubscribe(one).is_none());
+        let reason = UnsubscribeReason::Removed;
+        event(&mut deliveries, 6, Wire::Unsubscribed { topic: TopicId(1), reason });
+        assert_eq!(heard(&mut deliveries, &mut all), "-a");
+    }
+
+    #[test]
+    fn a_later_stream_starts_with_what_is_known() {
+        let mut deliveries = begun();
+        event(&mut deliveries, 2, subscribed(2, "b"));
+        event(&mut deliveries, 2, value(2, "y"));
+        event(&mut deliveries, 3, subscribed(1, "a"));
+        let (_, mut late) = stream(&mut deliveries, "?.*//");
+        event(&mut deliveries, 4, value(2, "z"));
+        assert_eq!(heard(&mut deliveries, &mut late), "+a +b b:y@2 b=z@4");
+    }
+
+    #[test]
+    fn a_value_waits_for_its_topic_on_an_announced_bulk_stream() {
+        let mut deliveries = begun();
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        event(&mut deliveries, 2, Wire::Initial { request: 7, bulk: 1 });
+        let Taken::Later(early) = event(&mut deliveries, 3, value(1, "new")) else {
+            panic!("taken without its topic")
+        };
+        assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(2))));
+        assert_eq!(deliveries.bulk(1, item(2, 2, "b", "b")), Ok(Taken::Done));
+        let Taken::Later(early) = deliveries.event(early).unwrap() else {
+            panic!("taken without its topic")
+        };
+        assert_eq!(deliveries.bulk(1, item(1, 1, "a", "old")), Ok(Taken::Done));
+        assert_eq!(deliveries.event(early), Ok(Taken::Done));
+        assert_eq!(deliveries.bulk(1, END), Ok(Taken::Complete(7)));
+        assert_eq!(heard(&mut deliveries, &mut all), "+b b:b@2 +a a:old@1 a=new@3");
+        assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(3))));
+    }
+
+    #[test]
+    fn what_is_in_the_initial_value_is_not_delivered_again() {
+        let mut deliveries = begun();
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        // The bulk stream was read ahead of the event stream, and ended before it was announced.
+        deliveries.bulk(1, item(5, 1, "a", "five")).unwrap();
+        assert_eq!(deliveries.bulk(1, END), Ok(Taken::Done));
+        event(&mut deliveries, 4, value(1, "four"));
+        event(&mut deliveries, 5, value(1, "five"));
+        assert_eq!(
+            event(&mut deliveries, 5, Wire::Initial { request: 7, bulk: 1 }),
+            Taken::Complete(7)
+        );
+        event(&mut deliveries, 6, value(1, "six"));
+        // An item of a topic that is known is older than its events.
+        deliveries.bulk(2, item(5, 1, "a", "five")).unwrap();
+        assert_eq!(heard(&mut deliveries, &mut all), "+a a:five@5 a=six@6");
+    }
+
+    #[test]
+    fn a_resume_repeats_nothing_and_misses_nothing() {
+        let mut deliveries = begun();
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        event(&mut deliveries, 2, subscribed(1, "a"));
+        // The first of two events of entry 3; the connection breaks before the second.
+        let first = |event| EventMessage::Event { position: at(3), last: false, event };
+        deliveries.event(first(value(1, "x"))).unwrap();
+        assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(2))));
+        deliveries.reconnected(&"n2".into());
+        deliveries.event(EventMessage::Begin { lineage: LINEAGE, after: at(2) }).unwrap();
+        deliveries.event(first(value(1, "x"))).unwrap();
+        let second = Position { ordinal: 1, ..at(3) };
+        let added = EventMessage::Event { position: second, last: true, event: subscribed(2, "b") };
+        deliveries.event(added).unwrap();
+        event(&mut deliveries, 4, value(2, "y"));
+        assert_eq!(heard(&mut deliveries, &mut all), "+a a=x@3 moved to n2 +b b=y@4");
+        assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(4))));
+    }
+
+    #[test]
+    fn a_reset_starts_over_even_at_lower_positions() {
+        let mut deliveries = begun();
+        let (number, mut all) = stream(&mut deliveries, "?.*//");
+        event(&mut deliveries, 8, subscribed(1, "a"));
+        event(&mut deliveries, 9, value(1, "x"));
+        deliveries.reconnected(&"n2".into());
+        deliveries.event(EventMessage::Begin { lineage: LINEAGE, after: at(5) }).unwrap();
+        let reset = Wire::Reset { reason: ResetReason::OtherLineage, lineage: Lineage(10) };
+        assert_eq!(event(&mut deliveries, 5, reset), Taken::Reset);
+        event(&mut deliveries, 5, Wire::Initial { request: 0, bulk: 1 });
+        deliveries.bulk(1, item(4, 1, "a", "w")).unwrap();
+        assert_eq!(deliveries.bulk(1, END), Ok(Taken::Complete(0)));
+        deliveries.tell_current(&[number]);
+        event(&mut deliveries, 6, value(1, "v"));
+        assert_eq!(
+            heard(&mut deliveries, &mut all),
+            "+a a=x@9 moved to n2 reset +a a:w@4 current a=v@6"
+        );
+        assert_eq!(deliveries.resume_position(), (Lineage(10), Some(at(6))));
+    }
+
+    #[test]
+    fn progress_moves_the_resume_position() {
+        let mut deliveries = begun();
+        event(&mut deliveries, 50, Wire::Progress);
+        event(&mut deliveries, 50, Wire::Progress);
+        assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(50))));
+        assert_eq!(Deliveries::new(true, LINEAGE, None).resume_position(), (LINEAGE, None));
+    }
+
+    #[test]
+    fn broken_nodes_are_noticed() {
+        let mut fresh = Deliveries::new(true, LINEAGE, None);
+        let early = EventMessage::Event { position: at(1), last: true, event: Wire::Progress };
+        assert_eq!(fresh.event(early), Err(Violation::NoHead));
+        let mut deliveries = begun();
+        let begin = EventMessage::Begin { lineage: LINEAGE, after: at(1) };
+        assert_eq!(deliveries.event(begin), Err(Violation::SecondHead));
+        let unknown = EventMessage::Event { position: at(2), last: true, event: value(1, "x") };
+        assert_eq!(deliveries.event(unknown), Err(Violation::UnknownTopic));
+        deliveries.bulk(1, END).unwrap();
+        assert_eq!(deliveries.bulk(1, END), Err(Violation::Bulk));
+    }
+
+    #[test]
+    fn long_batches_are_cut() {
+        let mut deliveries = begun();
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        event(&mut deliveries, 2, subscribed(1, "a"));
+        for entry in 3..1_003 {
+            event(&mut deliveries, entry, value(1, "x"));
+        }
+        assert_eq!(heard(&mut deliveries, &mut all).split(' ').count(), 1_001);
+    }
+}

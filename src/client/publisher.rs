@@ -114,13 +114,13 @@ impl Acknowledgements {
     /// Waits until answers have arrived and moves all of them to the end of `into`. Every update
     /// that was sent is answered once, when the session ends at the latest. Cancel-safe.
     pub async fn next_into(&mut self, into: &mut Vec<Acknowledgement>) {
-        while self.try_into(into) == 0 {
+        while self.take_into(into) == 0 {
             self.collector.arrived().await;
         }
     }
 
     /// Moves the answers that have arrived to the end of `into`; how many there were.
-    pub fn try_into(&mut self, into: &mut Vec<Acknowledgement>) -> usize {
+    pub fn take_into(&mut self, into: &mut Vec<Acknowledgement>) -> usize {
         let count = self.collector.take(into);
         self.window.add_permits(count);
         count
