@@ -122,7 +122,6 @@ impl TopicTree {
         &self,
         range: R,
     ) -> impl DoubleEndedIterator<Item = &Topic> {
-    pub fn range<R: RangeBounds<TopicPath>>(&self, range: R) -> impl DoubleEndedIterator<Item = &Topic> {
         // The set panics on a range that ends before it starts.
         let empty = match (range.start_bound(), range.end_bound()) {
             (Bound::Included(start), Bound::Included(end)) => start > end,
