@@ -1,7 +1,6 @@
 //! Appending: what a caller pays, and what a group costs on the disk below the temporary folder.
 //!
 //! `cargo bench -p quorate-storage --bench append`.
-#![expect(missing_docs, reason = "criterion's macros make public functions")]
 #![expect(clippy::unwrap_used, reason = "a bench may stop")]
 
 use std::hint::black_box;

@@ -1,7 +1,6 @@
 //! Opening a log: every record of it is checked.
 //!
 //! `cargo bench -p quorate-storage --bench recovery`.
-#![expect(missing_docs, reason = "criterion's macros make public functions")]
 #![expect(clippy::unwrap_used, reason = "a bench may stop")]
 
 use std::hint::black_box;
