@@ -1,5 +1,6 @@
 //! Quorate.
 pub mod clock;
+pub mod config;
 pub mod domain;
 #[cfg(feature = "server")]
 pub mod peer;

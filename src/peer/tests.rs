@@ -1,5 +1,4 @@
 //! Meshes against each other, over loopback in one process.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use std::collections::BTreeMap;
 use std::future::Future;
