@@ -14,13 +14,14 @@ use crate::disk::Disk;
 use crate::error::{DiskFault, LogError, OpenError, ReadError};
 use crate::group_commit::Writer;
 use crate::hard_state::{NumberedState, STATE_BYTES_MAX};
-use crate::log_state::{End, Queued, SegmentHandle, SharedLog, State, Visible, Work};
-use crate::points::Extent;
+use crate::log_state::{Queued, SharedLog, State, Work};
+use crate::piece::{Piece, advance, damaged};
 use crate::poison::Poisoned;
 use crate::record::{Damage, Frame, PAYLOAD_BYTES_MAX, Position, Record, RecordKind, chain_seed};
 use crate::recovery::{self, OpenReport};
-use crate::segment::{Located, ScanFault, Scanner, file_name};
+use crate::segment::{Located, Scanner, file_name};
 use crate::standing::Bound;
+use crate::visible::End;
 
 /// Runs once on the writer's thread: with `Ok` when the change is durable, with the poison when it
 /// never will be. Completions run in the order of the calls; they must not block.
@@ -484,80 +485,4 @@ fn check_entries(end: &End, records: &[Record]) -> Result<(), LogError> {
         (next_index, last_term) = (next_index + 1, record.term);
     }
     Ok(())
-}
-
-/// Entries that stand behind each other in one segment, and how to reach them.
-struct Piece {
-    handle: SegmentHandle,
-    extent: Extent,
-    /// Where the piece ends.
-    end: u64,
-}
-
-impl Piece {
-    /// The piece that holds the entry `at` and reaches up to `end` at most.
-    fn find(state: &State, at: u64, end: u64) -> Result<Self, ReadError> {
-        let Visible { points, durable_next, .. } = &state.visible;
-        if at < state.visible.first_index() || at >= *durable_next {
-            return Err(state.visible.outside(at));
-        }
-        let extent = points.find(at).ok_or_else(|| state.visible.outside(at))?;
-        let handle = state.segment(extent.position.segment)?;
-        let end = extent.end_index.map_or(end, |next| next.min(end));
-        Ok(Self { handle, extent, end })
-    }
-
-    /// Hands over the entries from `start` on until `visit` has enough.
-    fn walk(
-        &self,
-        start: u64,
-        bytes_hint: usize,
-        mut visit: impl FnMut(Located) -> bool,
-    ) -> Result<(), ReadError> {
-        let Self { handle, extent, end } = self;
-        let mut scanner =
-            Scanner::new(handle.file.clone(), handle.id, extent.position.offset, handle.bytes)
-                .with_window(bytes_hint);
-        let mut expected = extent.first_index;
-        while expected < *end {
-            let offset = scanner.offset();
-            let position = Position { segment: handle.id, offset };
-            let Some(located) = advance(&mut scanner, handle.id)? else {
-                return Err(damaged(position, Damage::Missing));
-            };
-            if !located.record.kind.is_entry() {
-                continue;
-            }
-            let found = located.record.index;
-            if found != expected {
-                return Err(damaged(position, Damage::Index { expected, found }));
-            }
-            expected += 1;
-            if found >= start && !visit(located) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn entry(&self, index: u64) -> Result<Located, ReadError> {
-        let mut entry = None;
-        self.walk(index, 0, |located| {
-            entry = Some(located);
-            false
-        })?;
-        entry.ok_or_else(|| damaged(self.extent.position, Damage::Missing))
-    }
-}
-
-fn advance(scanner: &mut Scanner, segment: u64) -> Result<Option<Located>, ReadError> {
-    let offset = scanner.offset();
-    scanner.advance().map_err(|fault| match fault {
-        ScanFault::Disk(fault) => ReadError::Disk(fault),
-        ScanFault::Damage(damage) => damaged(Position { segment, offset }, damage),
-    })
-}
-
-fn damaged(position: Position, damage: Damage) -> ReadError {
-    ReadError::Damaged { segment: position.segment, offset: position.offset, damage }
 }

@@ -13,12 +13,13 @@ use crate::disk::NamedFile;
 use crate::error::{DiskFault, DiskOperation};
 use crate::format::read_u64;
 use crate::hard_state::{HardStateFile, NumberedState};
-use crate::log_state::{End, Queued, Segment, Shared, SharedLog, Work};
+use crate::log_state::{Queued, Segment, Shared, SharedLog, Work};
 use crate::poison::Poisoned;
 use crate::record::{DURABLE_MARK_BYTES, Frame, Position, RecordKind, write_durable_mark};
 use crate::recovery::with_purged;
 use crate::segment::{ActiveSegment, Carried, FOOTER_BYTES, Head, SegmentHeader, file_name};
 use crate::standing::Bound;
+use crate::visible::End;
 
 /// What a [`Writer::step`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +40,8 @@ pub enum Step {
     Marked,
     /// The disk is full; the group waits.
     Full(DiskFault),
-    /// Nothing will be flushed any more; every waiter has been told.
+    /// Nothing will be flushed any more; every waiter has been told. The driving thread may end:
+    /// later calls of the log are refused, so nobody can wait.
     Poisoned(Poisoned),
     /// The log was closed and everything queued is flushed.
     Closed,
@@ -413,6 +415,8 @@ impl Writer {
         let end = End { next_index: index + 1, last_term: term, chain };
         let header = self.next_header(end, 0);
         let next = self.prepare(header)?;
+        // The standing may name only what is there after a crash.
+        self.shared.folder.sync()?;
         {
             let shared = SharedLog::clone(&self.shared);
             let mut standing = shared.standing.lock().unwrap_or_else(PoisonError::into_inner);

@@ -31,6 +31,7 @@ pub mod index;
 pub mod inspect;
 pub mod layout;
 mod log_state;
+mod piece;
 mod points;
 pub mod poison;
 pub mod record;
@@ -39,6 +40,7 @@ pub mod segment;
 pub mod snapshot;
 mod standing;
 pub mod twin_file;
+mod visible;
 
 pub use append_log::{Completion, Log, LogOptions};
 pub use disk::{Disk, DiskFile, OpenMode};

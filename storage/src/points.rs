@@ -24,6 +24,8 @@ pub(crate) struct Extent {
     pub(crate) first_index: u64,
     /// Where the next point's entries begin, if there is a next point.
     pub(crate) end_index: Option<u64>,
+    /// No entry of the extent stands at or behind this offset, as far as is known.
+    pub(crate) end_offset: Option<u64>,
 }
 
 impl Points {
@@ -63,8 +65,11 @@ impl Points {
     /// The extent that holds `index`, if it is on disk.
     pub(crate) fn find(&self, index: u64) -> Option<Extent> {
         let (first_index, position) = self.map.range(..=index).next_back()?;
-        let end_index = self.map.range(index + 1..).next().map(|(end, _)| *end);
-        Some(Extent { position: *position, first_index: *first_index, end_index })
+        let next = self.map.range(index.checked_add(1)?..).next();
+        let end_index = next.map(|(end, _)| *end);
+        let end_offset =
+            next.filter(|(_, end)| end.segment == position.segment).map(|(_, end)| end.offset);
+        Some(Extent { position: *position, first_index: *first_index, end_index, end_offset })
     }
 }
 

@@ -26,12 +26,13 @@ use crate::disk::{Disk, Folder, OpenMode};
 use crate::error::{DiskFault, OpenError};
 use crate::group_commit::{Writer, WriterStart, segment_of};
 use crate::hard_state::{FoundState, HardStateFile, NumberedState};
-use crate::log_state::{End, Queue, Segment, Shared, SharedLog, State, Visible};
+use crate::log_state::{Queue, Segment, Shared, SharedLog, State};
 use crate::record::{Damage, chain_seed};
 use crate::segment::{
     ActiveSegment, Carried, Head, SegmentHeader, file_name, id_of, id_of_new, new_file_name,
 };
 use crate::standing::{Bound, Standing, StandingFile};
+use crate::visible::{End, Visible};
 use replay::Replay;
 
 /// Something that was proven to be on disk is damaged or missing. It is never cut away.
@@ -154,6 +155,7 @@ fn make(
     };
     let head = Head::new(&header, None, &Carried::default());
     ActiveSegment::prepare(folder, header, &head, options.segment_bytes)?;
+    folder.sync()?;
     let first = Standing { first_segment: 1, purged: None, cut: None, hard_state_unproven: false };
     Ok(standing.save(first)?)
 }
@@ -272,9 +274,8 @@ impl Opening {
     ) -> Result<(SharedLog, Writer, OpenReport), OpenError> {
         let mut standing = self.standing_now()?;
         let purged = standing.purged;
-        let start = purged.map_or(0, |bound| bound.index + 1);
         let end = replay.end();
-        if end.next_index < start {
+        if !replay.leads_through_bound() {
             let offset = active.end();
             return Err(self.hole(
                 active.header().segment,

@@ -3,11 +3,11 @@
 use super::end_before;
 use crate::format::read_u64;
 use crate::hard_state::NumberedState;
-use crate::log_state::End;
 use crate::points::Points;
 use crate::record::{Damage, RecordKind, is_durable_mark};
 use crate::segment::{Located, SegmentHeader};
 use crate::standing::Bound;
+use crate::visible::End;
 
 /// What the records so far add up to.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Replay {
     terms: Vec<(u64, u64)>,
     records: u64,
     bytes: u64,
+    /// The chain after the last purged entry, if that entry has been read.
+    chain_at_bound: Option<u64>,
 }
 
 impl Replay {
@@ -33,6 +35,7 @@ impl Replay {
             terms: Vec::new(),
             records: 0,
             bytes: 0,
+            chain_at_bound: None,
         }
     }
 
@@ -68,6 +71,13 @@ impl Replay {
 
     pub(super) fn hard_state(&self) -> Option<&NumberedState> {
         self.hard_state.as_ref()
+    }
+
+    /// Whether the log leads through the purge point and beyond it, as it did when that was set.
+    pub(super) fn leads_through_bound(&self) -> bool {
+        let Some(bound) = self.purged else { return true };
+        self.end().next_index > bound.index
+            && self.chain_at_bound.is_none_or(|chain| chain == bound.chain)
     }
 
     pub(super) fn records(&self) -> u64 {
@@ -128,6 +138,9 @@ impl Replay {
             self.terms.push((record.index, record.term));
         }
         self.points.note(record.index, located.position);
+        if self.purged.is_some_and(|bound| bound.index == record.index) {
+            self.chain_at_bound = Some(located.chain());
+        }
         self.end = Some(End { next_index, last_term: record.term, chain: located.chain() });
         Ok(())
     }

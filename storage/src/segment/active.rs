@@ -63,8 +63,8 @@ pub(crate) struct Carried {
 }
 
 impl ActiveSegment {
-    /// Writes and flushes a segment under its temporary name; the name is durable too. It becomes
-    /// part of the log with [`Self::publish`].
+    /// Writes and flushes a segment under its temporary name, which is durable only after a flush
+    /// of the folder. It becomes part of the log with [`Self::publish`].
     pub(crate) fn prepare(
         folder: &Folder,
         header: SegmentHeader,
@@ -76,7 +76,6 @@ impl ActiveSegment {
             file.allocate(segment_bytes)?;
             file.write(&head.bytes, 0)?;
             file.sync()?;
-            folder.sync()?;
             Ok(file)
         });
         let file = match prepared {

@@ -6,7 +6,7 @@ use quorate_storage::disk::SimulatedDisk;
 use quorate_storage::fuzzing::{Statistics, log_operations, log_operations_on};
 
 /// splitmix64.
-fn random_bytes(mut seed: u64, count: usize) -> Vec<u8> {
+pub(crate) fn random_bytes(mut seed: u64, count: usize) -> Vec<u8> {
     let mut next = || {
         seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = seed;

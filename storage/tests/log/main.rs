@@ -13,6 +13,7 @@ mod damage;
 mod faults;
 mod fixtures;
 mod flush_order;
+mod fuzz_bodies;
 mod kill_loop;
 
 use std::path::Path;
