@@ -1,4 +1,5 @@
 //! The index over a real log on the simulated disk: built, damaged, lost, rebuilt, cut.
+#![expect(clippy::panic, reason = "a helper that finds the wrong thing fails its test")]
 #![expect(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
 #![expect(clippy::indexing_slicing, reason = "tests index what they have just built")]
 
@@ -135,9 +136,9 @@ fn words(record: &Record) -> Vec<String> {
 
 /// What the application of an entry leaves behind, as a pure function of it.
 fn applied(entry: u64) -> Applied {
-    let effects = (entry % 3 == 0).then(|| Bytes::from(format!("effects of {entry}")));
+    let effects = entry.is_multiple_of(3).then(|| Bytes::from(format!("effects of {entry}")));
     let mut histories = Vec::new();
-    if entry % 5 == 0 {
+    if entry.is_multiple_of(5) {
         for ordinal in 0..2 {
             histories.push(History {
                 kind: HistoryKind::Config,
@@ -147,7 +148,7 @@ fn applied(entry: u64) -> Applied {
             });
         }
     }
-    if entry % 7 == 0 {
+    if entry.is_multiple_of(7) {
         let (key, value) = (Bytes::from_static(b"session"), Bytes::from(entry.to_string()));
         histories.push(History { kind: HistoryKind::Sessions, key, ordinal: 0, value });
     }
@@ -638,7 +639,7 @@ fn an_index_of_another_log_or_ahead_of_this_one_is_set_aside() {
     let keys = Arc::new(|_: &Record, _: &mut dyn FnMut(&[u8], u64)| ());
     let owner = Owner { lineage: 9, ..OWNER };
     let options = IndexOptions { owner, keys, replay: None, on_progress: None };
-    let (_, mut worker) = IndexWorker::new(place, node.log.clone(), None, options);
+    let (_, mut worker) = IndexWorker::new(place, node.log, None, options);
     let reports = settle(&mut worker);
     let foreign = IndexDamage::Foreign { cluster_id: OWNER.cluster_id, lineage: OWNER.lineage };
     assert_eq!(reports, [IndexReport { damage: foreign, moved_to: None }]);

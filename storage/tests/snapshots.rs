@@ -1,6 +1,5 @@
 //! Snapshots on the simulated disk: golden bytes, tears, flips, crashes, transfers.
 #![expect(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
-#![expect(clippy::indexing_slicing, reason = "tests index what they have just built")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -13,8 +13,8 @@ use super::handle::Shared;
 use super::mark::{Coverage, MARKED, Mark, Sum};
 use super::postings::leaf_key;
 use super::rows::{effects_key, entry_of};
+use super::serving::{ROWS_PER_STEP, Serving, Trouble};
 use super::store::{BATCH_KEYS_MAX, Batch, Page, StoreError, Tree};
-use super::worker::{ROWS_PER_STEP, Serving, Trouble};
 use crate::append_log::SegmentSummary;
 
 /// Trees whose rows below the coverage are removed.

@@ -32,6 +32,7 @@ mod place;
 mod postings;
 mod queue;
 mod rows;
+mod serving;
 mod store;
 mod worker;
 

@@ -101,7 +101,7 @@ impl SledStore {
         let tree = self.tree(tree)?;
         guarded("scan", || {
             let items = tree.range::<&[u8], _>(range).map(|item| item.map(copied));
-            Ok(fill_page(items, items_max, bytes_max)?)
+            fill_page(items, items_max, bytes_max)
         })
     }
 
@@ -115,7 +115,7 @@ impl SledStore {
                     None => changes.remove(&key[..]),
                 }
             }
-            Ok(tree.apply_batch(changes)?)
+            tree.apply_batch(changes)
         })
     }
 

@@ -102,11 +102,6 @@ impl Batch {
         self.tree
     }
 
-    /// Number of keys in it.
-    pub(super) fn len(&self) -> usize {
-        self.changes.len()
-    }
-
     /// Whether there is nothing in it.
     pub(super) fn is_empty(&self) -> bool {
         self.changes.is_empty()

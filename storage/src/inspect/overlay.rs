@@ -39,12 +39,22 @@ struct Content {
     /// Bytes of the file below that are still visible where no page hides them.
     visible: u64,
     pages: BTreeMap<u64, Vec<u8>>,
+    changed: bool,
 }
 
 impl OverlayDisk {
     /// Lays itself over a disk.
     pub fn new(below: Arc<dyn Disk>) -> Self {
         Self { below, changes: Arc::default() }
+    }
+
+    /// Whether a file was written, renamed or removed up here.
+    pub fn has_changed(&self, path: &Path) -> bool {
+        match self.lock().files.get(path) {
+            None => false,
+            Some(None) => true,
+            Some(Some(file)) => file.below.is_none() || file.lock().changed,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Changes> {
@@ -128,7 +138,7 @@ impl Disk for OverlayDisk {
 
 impl OverlayFile {
     fn new(below: Option<Arc<dyn DiskFile>>, size: u64) -> Self {
-        let content = Content { size, visible: size, pages: BTreeMap::new() };
+        let content = Content { size, visible: size, pages: BTreeMap::new(), changed: false };
         Self { below, content: Mutex::new(content) }
     }
 
@@ -181,6 +191,7 @@ impl DiskFile for OverlayFile {
             content.pages.insert(number, page);
         }
         content.size = content.size.max(end);
+        content.changed = true;
         Ok(bytes.len())
     }
 
@@ -190,6 +201,7 @@ impl DiskFile for OverlayFile {
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {
         let mut content = self.lock();
+        content.changed |= content.size != bytes;
         content.size = bytes;
         content.visible = content.visible.min(bytes);
         content.pages.split_off(&bytes.div_ceil(PAGE_BYTES));

@@ -2,7 +2,7 @@
 //!
 //! A snapshot is a list of opaque records that rebuild a state at one index of the log, under a
 //! header that says where in which history that index stands. This folder owns the format
-//! ([`format`]), the writer, the reader that yields nothing it has not checked, the catalogue of a
+//! ([`mod@format`]), the writer, the reader that yields nothing it has not checked, the catalogue of a
 //! directory, and the transfer of a file in byte ranges. It does not know what the records mean,
 //! and it never opens the log.
 //!
