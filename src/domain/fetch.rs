@@ -162,10 +162,10 @@ impl FetchRequest {
     }
 
     fn checked(self) -> Result<Self, FetchError> {
-        if let (Some(types), Some(read_as)) = (&self.topic_types, self.values) {
-            if let Some(topic_type) = types.iter().find(|one| !read_as.reads(**one)) {
-                return Err(FetchError::Unreadable { read_as, topic_type: *topic_type });
-            }
+        if let (Some(types), Some(read_as)) = (&self.topic_types, self.values)
+            && let Some(topic_type) = types.iter().find(|one| !read_as.reads(**one))
+        {
+            return Err(FetchError::Unreadable { read_as, topic_type: *topic_type });
         }
         Ok(self)
     }
@@ -378,10 +378,10 @@ impl<'r, 'a> Page<'r, 'a> {
                 self.branch = None;
             }
         }
-        if self.accepts(&candidate) {
-            if let Step::PageIsFull = self.take(candidate) {
-                return Step::PageIsFull;
-            }
+        if self.accepts(&candidate)
+            && let Step::PageIsFull = self.take(candidate)
+        {
+            return Step::PageIsFull;
         }
         self.done = Some(candidate.info);
         Step::Next
@@ -545,7 +545,7 @@ mod tests {
             (all.clone().first(3), &["a", "b", "d"], false),
             (all.clone().last(9), &["a", "b", "d"], false),
             (all.clone().first(1).last(1), &["d"], true),
-            (all.clone().first(0), &[], true),
+            (all.first(0), &[], true),
             (request("x").first(0), &[], false),
         ] {
             let page = fetch(&tree, &request);

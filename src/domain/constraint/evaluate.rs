@@ -1,14 +1,4 @@
-//! Whether a constraint holds. The lenient comparisons, by the kind of what is supplied:
-//!
-//! | supplied | operators | holds against |
-//! |---|---|---|
-//! | string | `= !=` | the text form: a string itself, a number as it is written, `true`, `false`, `null` |
-//! | number | all | a number, or a string that is a JSON number; compared exactly, not as doubles |
-//! | boolean | `=` | a JSON boolean |
-//! | null | `= !=` | the JSON null |
-//!
-//! What cannot be compared (an object with a number, bytes with anything) is not equal: `!=` holds,
-//! the others do not. No value at all satisfies none of them, `!=` included.
+//! Whether a constraint holds. The lenient comparisons are tabled in the documentation of [`super`].
 
 use std::borrow::Cow;
 use std::cmp::Ordering;

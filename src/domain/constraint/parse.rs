@@ -1,20 +1,4 @@
-//! Constraints as people write them.
-//!
-//! ```text
-//! constraint = conjunction ( "or" conjunction )*
-//! conjunction = part ( "and" part )*
-//! part = "(" constraint ")" | "unconstrained" | "noValue" | "noTopic"
-//!      | "value" ( "is" type literal | sign scalar )
-//!      | "jsonValue" [ "(" condition ( "," condition )* ")" ]
-//! condition = "with" pointer ( "is" json | sign scalar ) | "without" pointer
-//! sign = "=" | "!=" | ">" | ">=" | "<" | "<="
-//! scalar = JSON string, number, true, false or null
-//! pointer = JSON string
-//! literal = JSON string (string) | JSON value (json) | JSON number (int64, double)
-//!         | "base64" JSON string (json with white space around it, byte for byte)
-//!         | JSON string of base64 (binary)
-//!         | JSON string "NaN", "Infinity", "-Infinity" or 16 hex digits of its bits (double)
-//! ```
+//! Constraints as people write them; the grammar stands in the documentation of [`super`].
 
 use std::fmt::{self, Write as _};
 

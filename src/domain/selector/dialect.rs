@@ -1,14 +1,6 @@
 //! The regular expressions of selectors: Java's notation, as far as a matcher without backtracking
 //! can give it the same meaning, written over into that of the `regex` crate.
-//!
-//! | notation | meaning here |
-//! |---|---|
-//! | `\d \w \s \h \v` and their capitals, `\p{Alpha}` and the other POSIX names | Java's sets (ASCII where Java's are) |
-//! | `\Q…\E`, `\e`, `\cX`, `\0n`, `\xhh`, `\uhhhh`, `\` before any punctuation | that text or character |
-//! | `[a[bc]]`, `[a-z&&[^x]]` | union and intersection of sets |
-//! | `.` | any character, line breaks too |
-//! | `(?i)`, `(?s)`, `(?m)` and their negations | as in Java, `i` for all of Unicode |
-//! | `(?=` `(?!` `(?<=` `(?<!` `(?>`, `a*+`, `\1`, `\k<n>`, `\G`, `\X`, `\Z`, `\N{…}`, `\p{In…}`, flags `d u x U` | refused by name |
+//! The table stands in the documentation of [`super`].
 
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::Hir;
@@ -210,7 +202,12 @@ impl Writer<'_> {
             self.places.push((self.text.len(), token));
             let was_first = std::mem::take(&mut first);
             match self.take() {
-                None => return Err(self.wrong(start, "a set has no closing bracket")),
+                None => {
+                    return Err(self.wrong(
+                        start,
+                        "a set has no closing bracket; in a ? selector a slash ends the expression",
+                    ));
+                }
                 Some(']') if was_first => self.text.push_str(r"\]"),
                 Some(']') => {
                     self.text.push(']');

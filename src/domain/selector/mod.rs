@@ -8,9 +8,20 @@
 //! | `#>a/b////?c/.*//` | what any of the members selects |
 //!
 //! `?` and `*` selectors that end in `/` select what is below the matching paths, in `//` both.
-//! The expressions are [`dialect`]'s; matching them takes time in proportion to the path. Which
-//! characters belong to a Unicode class is a matter of the `regex` crate's tables: a change of its
-//! version is a change of the cluster's feature level.
+//! Expressions are in Java's notation, with the same meaning as far as a matcher without
+//! backtracking can give it; matching takes time in proportion to the path:
+//!
+//! | notation | meaning here |
+//! |---|---|
+//! | `\d \w \s \h \v` and their capitals, `\p{Alpha}` and the other POSIX names | Java's sets (ASCII where Java's are) |
+//! | `\Q…\E`, `\e`, `\cX`, `\0n`, `\xhh`, `\uhhhh`, `\` before any punctuation | that text or character |
+//! | `[a[bc]]`, `[a-z&&[^x]]` | union and intersection of sets |
+//! | `.` | any character, line breaks too |
+//! | `(?i)`, `(?s)`, `(?m)` and their negations | as in Java, `i` for all of Unicode |
+//! | `(?=` `(?!` `(?<=` `(?<!` `(?>`, `a*+`, `\1`, `\k<n>`, `\G`, `\X`, `\Z`, `\N{…}`, `\p{In…}`, flags `d u x U` | refused by name |
+//!
+//! Which characters belong to a Unicode class is a matter of the `regex` crate's tables: a change of
+//! its version is a change of the cluster's feature level.
 
 mod dialect;
 mod error;

@@ -131,7 +131,8 @@ fn path(text: &str, at: usize) -> Result<Form, Trouble> {
     let start = at + text.len() - inner.len();
     let inner = inner.strip_suffix('/').unwrap_or(inner);
     if inner.ends_with('/') {
-        return trouble(start + inner.len() - 1, SelectorProblem::QualifiedPath);
+        let end = inner.trim_end_matches('/').len();
+        return trouble(start + end, SelectorProblem::QualifiedPath);
     }
     match TopicPath::parse(inner) {
         Ok(path) => Ok(Form::Path(path)),

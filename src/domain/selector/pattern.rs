@@ -62,10 +62,10 @@ impl Pattern {
             .build();
         let Ok(regex) = compiled else { return Err(too_complex) };
         let mut beginning = beginning(&expression.form);
-        if unit == Unit::Segment {
-            if let Some(slash) = beginning.find('/') {
-                beginning.truncate(slash);
-            }
+        if unit == Unit::Segment
+            && let Some(slash) = beginning.find('/')
+        {
+            beginning.truncate(slash);
         }
         Ok((Self::Expression { regex, beginning: beginning.into() }, bytes))
     }

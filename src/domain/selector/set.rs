@@ -50,10 +50,9 @@ fn covers(member: &Member, other: &Member) -> bool {
             Form::Split { lead, .. } => {
                 lead.strip_suffix('/').is_some_and(|lead| path::is_in_branch(lead, root))
             }
-            Form::Full { pattern, .. } => pattern
-                .beginning()
-                .strip_prefix(&**root)
-                .is_some_and(|rest| rest.starts_with('/') && rest.len() > 1),
+            Form::Full { pattern, .. } => {
+                pattern.beginning().strip_prefix(&**root).is_some_and(|rest| rest.starts_with('/'))
+            }
             Form::Path(_) => false,
         },
         Form::Split { lead, rest, reach } => covers_by_segments(lead, rest, *reach, &other.form),

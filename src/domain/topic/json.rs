@@ -497,12 +497,13 @@ impl Pointer {
                 on_the_way = false;
                 continue;
             }
-            if depth > 0 && depth == followed {
-                if let Some(count) = counts.last_mut().filter(|count| **count != usize::MAX) {
-                    let searched = self.steps.get(followed - 1);
-                    on_the_way = searched.is_some_and(|step| is_index(step, *count));
-                    *count += 1;
-                }
+            if depth > 0
+                && depth == followed
+                && let Some(count) = counts.last_mut().filter(|count| **count != usize::MAX)
+            {
+                let searched = self.steps.get(followed - 1);
+                on_the_way = searched.is_some_and(|step| is_index(step, *count));
+                *count += 1;
             }
             let is_target = on_the_way && followed == self.steps.len();
             if on_the_way {

@@ -161,14 +161,14 @@ impl fmt::Debug for PathRange {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.start {
             Bound::Unbounded => formatter.write_str("(")?,
-            Bound::Included(path) => write!(formatter, "[{path:?}")?,
-            Bound::Excluded(path) => write!(formatter, "({path:?}")?,
+            Bound::Included(path) => write!(formatter, "[{:?}", path.as_str())?,
+            Bound::Excluded(path) => write!(formatter, "({:?}", path.as_str())?,
         }
         formatter.write_str(" .. ")?;
         match &self.end {
             Bound::Unbounded => formatter.write_str(")"),
-            Bound::Included(path) => write!(formatter, "{path:?}]"),
-            Bound::Excluded(path) => write!(formatter, "{path:?})"),
+            Bound::Included(path) => write!(formatter, "{:?}]", path.as_str()),
+            Bound::Excluded(path) => write!(formatter, "{:?})", path.as_str()),
         }
     }
 }

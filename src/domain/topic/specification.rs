@@ -1,4 +1,16 @@
-//! What kind of topic: its type and its properties (semantics: one table, [`Property`]).
+//! What kind of topic: its type and its properties.
+//!
+//! | property | default | values |
+//! |---|---|---|
+//! | `CONFLATION` | `conflate` | `off`, `conflate`, `unsubscribe`, `always` |
+//! | `PRIORITY` | `default` | `low`, `default`, `high`: orders initial and bulk values |
+//! | `DONT_RETAIN_VALUE` | `false` | `true`: no last value; every update is published |
+//! | `PUBLISH_VALUES_ONLY` | `false` | `true`: no differences; nothing for numbers |
+//! | `TIDY_ON_UNSUBSCRIBE` | `false` | `true`: waiting updates go with the subscription |
+//! | `OWNER` | none | `$Principal is "name"` |
+//! | `COMPRESSION` | `low` | `off`, `low`, `medium`, `high`: stored and shown; nothing for numbers |
+//! | `PERSISTENT` | `true` | stored and shown: every replicated topic is in the log |
+//! | `VALIDATE_VALUES` | `false` | stored and shown: values are always checked |
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -118,7 +118,10 @@ impl TopicTree {
     }
 
     /// The topics of a range of paths, in path order.
-    pub fn range<R: RangeBounds<TopicPath>>(&self, range: R) -> impl DoubleEndedIterator<Item = &Topic> {
+    pub fn range<R: RangeBounds<TopicPath>>(
+        &self,
+        range: R,
+    ) -> impl DoubleEndedIterator<Item = &Topic> {
         // The set panics on a range that ends before it starts.
         let empty = match (range.start_bound(), range.end_bound()) {
             (Bound::Included(start), Bound::Included(end)) => start > end,
