@@ -90,8 +90,8 @@ fn add(number: u64) -> Command {
 }
 
 fn value(mark: u64) -> TypedValue {
-    let mut bytes = vec![b'x'; 100];
-    bytes[..8].copy_from_slice(&mark.to_le_bytes());
+    let mut bytes = mark.to_le_bytes().to_vec();
+    bytes.resize(100, b'x');
     TypedValue { value_type: TopicType::Binary, bytes: Some(Bytes::from(bytes)) }
 }
 
