@@ -4,6 +4,8 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 #[cfg(feature = "server")]
+pub mod gateway;
+#[cfg(feature = "server")]
 pub mod peer;
 pub mod protocol;
 #[cfg(feature = "server")]

@@ -21,8 +21,10 @@ impl Core {
         let confirmed = async {
             let entry = self.confirmed().await;
             let mut applied = self.journal.applied();
-            match applied.wait_for(|now| *now >= entry).await {
-                Ok(now) => *now,
+            // The guard is let go before anything is awaited: it may not change threads.
+            let reached = applied.wait_for(|now| *now >= entry).await.map(|now| *now);
+            match reached {
+                Ok(now) => now,
                 // The journal lives as long as the node.
                 Err(_) => std::future::pending().await,
             }

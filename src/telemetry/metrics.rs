@@ -46,3 +46,18 @@ pub fn peer_dial_failed() {
 pub fn peer_call_failed() {
     counter!("quorate_peer_calls_failed_total").increment(1);
 }
+
+/// This many sessions are connected to the node now.
+pub fn sessions_hosted(count: usize) {
+    gauge!("quorate_sessions_hosted").set(count as f64);
+}
+
+/// A client was not given a session; `code` is the wire error.
+pub fn session_refused(code: u16) {
+    counter!("quorate_sessions_refused_total", "code" => code.to_string()).increment(1);
+}
+
+/// Credentials were refused: `kind` is `anonymous` or `password`.
+pub fn authentication_failed(kind: &'static str) {
+    counter!("quorate_authentications_failed_total", "kind" => kind).increment(1);
+}

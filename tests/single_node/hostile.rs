@@ -1,0 +1,209 @@
+//! Clients that break the protocol: a named refusal, and everybody else goes on.
+
+use bytes::{Bytes, BytesMut};
+use quorate::client::Value;
+use quorate::domain::topic::specification::{Specification, TopicType};
+use quorate::protocol::command::ClientCommand;
+use quorate::protocol::handshake::{Hello, Refused, Welcome};
+use quorate::protocol::read::{Level, Query, Read};
+use quorate::protocol::server_message::{Acknowledged, Acknowledgement};
+use quorate::protocol::{ClientMessage, ErrorCode, ServerMessage};
+use quorate::transport::{Connection, FrameReceiver, FrameSender};
+
+use crate::harness::{Node, path, soon};
+
+/// A connection that says what it is told to.
+pub struct Raw {
+    pub connection: Connection,
+    sender: FrameSender,
+    receiver: FrameReceiver,
+}
+
+impl Raw {
+    pub async fn connect(node: &Node) -> Self {
+        let connection = node.connect().await;
+        let (sender, receiver) = soon(connection.open_bi()).await.unwrap();
+        Self { connection, sender, receiver }
+    }
+
+    pub async fn send(&mut self, message: &ClientMessage) {
+        let mut buffer = BytesMut::new();
+        message.put(&mut buffer);
+        self.send_bytes(buffer.freeze()).await;
+    }
+
+    pub async fn send_bytes(&mut self, bytes: Bytes) {
+        // A node that has closed the connection is seen by what it said.
+        let _ = soon(self.sender.send_frames(bytes)).await;
+    }
+
+    pub async fn next(&mut self) -> Option<ServerMessage> {
+        let frame = soon(self.receiver.next()).await.ok()??;
+        Some(ServerMessage::decode(frame.kind, frame.body).unwrap())
+    }
+
+    pub async fn until(&mut self, wanted: impl Fn(&ServerMessage) -> bool) -> ServerMessage {
+        loop {
+            let message = self.next().await.expect("the stream goes on");
+            if wanted(&message) {
+                return message;
+            }
+        }
+    }
+
+    pub async fn hello(&mut self, hello: &Hello) -> ServerMessage {
+        self.send(&ClientMessage::Hello(hello.clone())).await;
+        self.next().await.unwrap()
+    }
+
+    pub async fn welcome(&mut self, hello: &Hello) -> Welcome {
+        match self.hello(hello).await {
+            ServerMessage::Welcome(welcome) => welcome,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn refused(&mut self, hello: &Hello) -> Refused {
+        match self.hello(hello).await {
+            ServerMessage::Refused(refused) => refused,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The code with which the node ends the connection.
+    pub async fn closed(&mut self) -> ErrorCode {
+        match self.until(|message| matches!(message, ServerMessage::Close { .. })).await {
+            ServerMessage::Close { code, .. } => code,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn select(&self, request: u64, selector: &str) -> ClientMessage {
+        command(
+            request,
+            &ClientCommand::Select {
+                scope: String::new(),
+                selector: selector.to_owned(),
+                select: true,
+            },
+        )
+    }
+}
+
+fn command(request: u64, command: &ClientCommand) -> ClientMessage {
+    let mut buffer = BytesMut::new();
+    ClientMessage::put_command(&mut buffer, request, command);
+    // Behind length, kind and request number stands the body.
+    ClientMessage::Command { request, body: buffer.freeze().slice(13..) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_violation_ends_its_own_connection_with_its_code() {
+    let node = Node::start().await;
+    let good = node.client().await;
+    good.add_topic(&path("g"), &Specification::plain(TopicType::Int64)).await.unwrap();
+    let update = |request| ClientMessage::Update { request, record: Bytes::from_static(b"\x01\x04") };
+    let frame = |message: &ClientMessage| {
+        let mut buffer = BytesMut::new();
+        message.put(&mut buffer);
+        buffer.freeze()
+    };
+    let cases: Vec<(&str, Bytes, ErrorCode)> = vec![
+        ("a number too high", frame(&update(2)), ErrorCode::Gap),
+        ("the number zero", frame(&update(0)), ErrorCode::Gap),
+        ("a second hello", frame(&ClientMessage::Hello(node.hello())), ErrorCode::OutOfPlace),
+        ("an unknown kind", Bytes::from_static(b"\x01\0\0\0\xc8"), ErrorCode::OutOfPlace),
+        ("a short update", Bytes::from_static(b"\x02\0\0\0\x02\0"), ErrorCode::Malformed),
+        ("a frame of nothing", Bytes::from_static(b"\0\0\0\0"), ErrorCode::FrameTooLong),
+        ("a huge frame", Bytes::from_static(b"\xff\xff\xff\x7f"), ErrorCode::FrameTooLong),
+    ];
+    for (what, bytes, code) in cases {
+        let mut raw = Raw::connect(&node).await;
+        raw.welcome(&node.hello()).await;
+        raw.send_bytes(bytes).await;
+        assert_eq!(raw.closed().await, code, "{what}");
+        good.set(&path("g"), Value::Int64(i64::from(code.number()))).await.unwrap();
+    }
+    good.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_that_do_not_say_hello_properly_are_refused() {
+    let node = Node::start().await;
+    let mut other_version = node.hello();
+    other_version.version = 999;
+    let refused = Raw::connect(&node).await.refused(&other_version).await;
+    assert_eq!(refused.code, ErrorCode::Version.number());
+
+    for (bytes, code) in [
+        (Bytes::from_static(b"\x01\0\0\0\x06"), ErrorCode::OutOfPlace),
+        (Bytes::from_static(b"\x03\0\0\0\x01\xff\xff"), ErrorCode::Malformed),
+        (Bytes::from_static(b"\xff\xff\xff\xff"), ErrorCode::FrameTooLong),
+    ] {
+        let mut raw = Raw::connect(&node).await;
+        raw.send_bytes(bytes).await;
+        match raw.next().await {
+            Some(ServerMessage::Refused(refused)) => assert_eq!(refused.code, code.number()),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unreadable_commands_are_refused_under_their_numbers() {
+    let node = Node::start().await;
+    let mut raw = Raw::connect(&node).await;
+    raw.welcome(&node.hello()).await;
+    raw.send(&ClientMessage::Update { request: 1, record: Bytes::from_static(b"\xff\xff") }).await;
+    raw.send(&ClientMessage::Command { request: 2, body: Bytes::from_static(b"\xff") }).await;
+    raw.send(&raw.select(3, "*(")).await;
+    let bad_path = ClientCommand::OpenTopic { path: "a//b".to_owned() };
+    raw.send(&command(4, &bad_path)).await;
+    for (wanted, reason) in [
+        (1, ErrorCode::Undecodable),
+        (2, ErrorCode::Undecodable),
+        (3, ErrorCode::InvalidSelector),
+        (4, ErrorCode::InvalidPath),
+    ] {
+        let reply = raw.until(|message| matches!(message, ServerMessage::Reply { .. })).await;
+        let ServerMessage::Reply { request, reply, .. } = reply else { panic!("{reply:?}") };
+        let quorate::protocol::server_message::Reply::Refused { code, text } = reply else {
+            panic!("{reply:?}")
+        };
+        assert_eq!((request, code), (wanted, reason.number()), "{text}");
+    }
+    // The session goes on.
+    raw.send(&raw.select(5, ">a")).await;
+    let done = raw.until(|message| matches!(message, ServerMessage::Acknowledged(_))).await;
+    let ServerMessage::Acknowledged(entries) = done else { panic!("{done:?}") };
+    assert!(
+        entries.iter().any(|entry| match entry {
+            Acknowledgement::Run { first_request, .. } => *first_request == 5,
+            Acknowledgement::One { request, result, .. } => {
+                *request == 5 && *result == Acknowledged::Done
+            }
+        }),
+        "{entries:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_reads_than_allowed_are_refused_one_by_one() {
+    let node = Node::start().await;
+    let mut raw = Raw::connect(&node).await;
+    raw.welcome(&node.hello()).await;
+    let read = Read { level: Level::Local, at_least: None, deadline_ms: None, query: Query::Ping };
+    let mut buffer = BytesMut::new();
+    const READS: u64 = 500;
+    for correlation in 0..READS {
+        ClientMessage::Read { correlation, read: Ok(read.clone()) }.put(&mut buffer);
+    }
+    raw.send_bytes(buffer.freeze()).await;
+    let mut seen = std::collections::BTreeSet::new();
+    while (seen.len() as u64) < READS {
+        let reply = raw.until(|message| matches!(message, ServerMessage::ReadReply { .. })).await;
+        if let ServerMessage::ReadReply { correlation, .. } = reply {
+            assert!(seen.insert(correlation));
+        }
+    }
+}

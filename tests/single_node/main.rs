@@ -1,0 +1,13 @@
+//! One node in this process, over real QUIC on loopback: what clients see of it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
+mod harness;
+mod hostile;
+mod publish;
+mod sessions;
+mod subscribe;

@@ -1,0 +1,110 @@
+//! Sessions: who gets one, and how it outlives its connections.
+
+use quorate::client::{ConnectFailed, Value};
+use quorate::domain::topic::specification::{Specification, TopicType};
+use quorate::protocol::ErrorCode;
+use quorate::protocol::handshake::{Resume, Verdict};
+use quorate::protocol::{ClientMessage, ServerMessage};
+
+use crate::harness::{Node, path, soon};
+use crate::hostile::Raw;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_credentials_are_refused_by_name() {
+    let node = Node::start().await;
+    for (principal, password) in [("admin", "wrong"), ("nobody", "wrong"), ("", "")] {
+        let refused = node.try_client(|config| config.password(principal, password)).await;
+        let Err(ConnectFailed::Refused { code, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(code, ErrorCode::BadCredentials, "{principal}");
+    }
+    let admin = node.try_client(|config| config).await.unwrap();
+    let info = admin.session_info().await.unwrap();
+    assert_eq!(info.principal, "admin");
+    assert_eq!(info.session, admin.session());
+    admin.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resumed_session_takes_its_place_and_goes_on_with_its_numbers() {
+    let node = Node::start().await;
+    let writer = node.client().await;
+    writer.add_topic(&path("r"), &Specification::plain(TopicType::String)).await.unwrap();
+
+    let mut first = Raw::connect(&node).await;
+    let welcome = first.welcome(&node.hello()).await;
+    assert_eq!((welcome.epoch, welcome.last_request), (1, 0));
+    first.send(&first.select(1, ">r")).await;
+    first.until(|message| matches!(message, ServerMessage::Acknowledged(_))).await;
+
+    // A second connection takes the session over; the first is told so.
+    let mut second = Raw::connect(&node).await;
+    let mut hello = node.hello();
+    hello.resume = Some(Resume {
+        session: welcome.session,
+        secret: welcome.secret,
+        lineage: welcome.lineage,
+        position: None,
+        initial_missing: false,
+        seen: None,
+    });
+    let resumed = second.welcome(&hello).await;
+    assert_eq!((resumed.session, resumed.epoch), (welcome.session, 2));
+    assert_eq!(resumed.last_request, 1);
+    assert!(matches!(resumed.verdict, Verdict::Reset { .. }), "{:?}", resumed.verdict);
+    let closed = first.until(|message| matches!(message, ServerMessage::Close { .. })).await;
+    assert!(matches!(closed, ServerMessage::Close { code: ErrorCode::TakenOver, .. }));
+
+    // The number that was applied already is answered again, and not applied again.
+    second.send(&second.select(1, ">r")).await;
+    second.until(|message| matches!(message, ServerMessage::Acknowledged(_))).await;
+
+    // The old secret opened the session once; now the new one does, and a wrong one never.
+    let mut third = Raw::connect(&node).await;
+    if let Some(resume) = &mut hello.resume {
+        resume.secret = [9; 32];
+    }
+    let refused = third.refused(&hello).await;
+    assert_eq!(refused.code, ErrorCode::WrongSecret.number());
+    if let Some(resume) = &mut hello.resume {
+        resume.session = quorate::domain::id::SessionId(77);
+    }
+    let refused = Raw::connect(&node).await.refused(&hello).await;
+    assert_eq!(refused.code, ErrorCode::NoSuchSession.number());
+    writer.set(&path("r"), Value::String("on")).await.unwrap();
+    writer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_goodbye_ends_the_session() {
+    let node = Node::start().await;
+    let mut raw = Raw::connect(&node).await;
+    let welcome = raw.welcome(&node.hello()).await;
+    raw.send(&ClientMessage::Goodbye).await;
+    let closed = raw.until(|message| matches!(message, ServerMessage::Close { .. })).await;
+    assert!(matches!(closed, ServerMessage::Close { code: ErrorCode::None, .. }));
+    let mut hello = node.hello();
+    hello.resume = Some(Resume {
+        session: welcome.session,
+        secret: welcome.secret,
+        lineage: welcome.lineage,
+        position: None,
+        initial_missing: false,
+        seen: None,
+    });
+    // The word of the end travels through the log.
+    loop {
+        let mut again = Raw::connect(&node).await;
+        match soon(again.hello(&hello)).await {
+            ServerMessage::Refused(refused) => {
+                assert_eq!(refused.code, ErrorCode::NoSuchSession.number());
+                return;
+            }
+            ServerMessage::Welcome(welcome) => {
+                if let Some(resume) = &mut hello.resume {
+                    resume.secret = welcome.secret;
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
