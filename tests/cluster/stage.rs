@@ -82,7 +82,7 @@ impl Stage {
     }
 
     fn address(&self, node: &str) -> SocketAddr {
-        ([127, 0, 0, 1], self.ports[node]).into()
+        ([127, 0, 0, 1], self.ports.get(node).copied().unwrap_or(0)).into()
     }
 
     fn settings(&self, node: &str, dir: &Path) -> ReplicationSettings {
@@ -112,21 +112,13 @@ impl Stage {
 
     /// Starts a node in a folder, whatever comes of it.
     pub async fn try_start(&self, node: &str, dir: PathBuf) -> Result<Running, StartError> {
+        // The socket of a node that has just stopped is closed by a task of its own.
+        let address = self.address(node);
+        until("the port is free", || UdpSocket::bind(address).is_ok()).await;
         let supervisor = Supervisor::new(node.to_owned());
         let settings = self.settings(node, &dir);
         let node = Replication::start(settings, &supervisor, Clock::system()).await?;
         Ok(Running { node, supervisor })
-    }
-
-    /// Starts a node that founds a cluster of one in a folder, knowing nobody.
-    pub async fn start_alone(&self, node: &str, dir: PathBuf) -> Running {
-        let supervisor = Supervisor::new(node.to_owned());
-        let mut settings = self.settings(node, &dir);
-        settings.expect = 1;
-        settings.peer.seeds = Vec::new();
-        let node = Replication::start(settings, &supervisor, Clock::system()).await.unwrap();
-        tokio::time::timeout(PATIENCE, node.started()).await.unwrap();
-        Running { node, supervisor }
     }
 
     /// Starts these nodes together and waits until each has started.
