@@ -1,7 +1,7 @@
 //! Quorate.
-pub mod client;
 #[cfg(feature = "server")]
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod domain;

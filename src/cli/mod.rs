@@ -19,7 +19,6 @@ mod topics;
 use clap::{Parser, Subcommand};
 
 use crate::supervisor::ExitCode;
-use failure::Failure;
 
 /// A persistent, log-structured, clustered topic server.
 #[derive(Debug, Parser)]

@@ -81,7 +81,10 @@ pub fn progress(length: Option<u64>, unit: &'static str) -> ProgressBar {
 pub fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).chain([heads.get(column).map_or(0, |h| h.len())]).max()
+        cells
+            .map(|cell| cell.chars().count())
+            .chain([heads.get(column).map_or(0, |h| h.len())])
+            .max()
     };
     let widths: Vec<usize> = (0..heads.len()).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();

@@ -96,7 +96,9 @@ impl Caretaker {
                 // Another leader's founding may have come first, with another password.
                 let own: Option<(String, String)> = own;
                 let drawn = own.filter(|_| self.settings.admin_password.is_none());
-                return drawn.filter(|(hash, _)| Some(hash) == stored.as_ref()).map(|(_, text)| text);
+                return drawn
+                    .filter(|(hash, _)| Some(hash) == stored.as_ref())
+                    .map(|(_, text)| text);
             }
             if self.core.is_leader() && self.core.quorum.is_quorate() {
                 if own.is_none() {
@@ -104,7 +106,8 @@ impl Caretaker {
                 }
                 let hash = own.as_ref().map(|(hash, _)| hash.clone());
                 if let Some(admin_password) = hash {
-                    let _outcome = self.core.propose(&self.founding(admin_password), PATIENCE).await;
+                    let _outcome =
+                        self.core.propose(&self.founding(admin_password), PATIENCE).await;
                     continue;
                 }
             }
@@ -142,8 +145,7 @@ impl Caretaker {
     /// Proposes this node's start until it is applied here.
     async fn see_started(&self) {
         let member = &self.core.member;
-        let command =
-            Command::NodeStarted { node: member.id, incarnation: member.incarnation };
+        let command = Command::NodeStarted { node: member.id, incarnation: member.incarnation };
         loop {
             match self.core.propose(&command, PATIENCE).await {
                 Ok((Outcome::Rejected(reason), _)) => {

@@ -255,8 +255,12 @@ mod tests {
     #[test]
     fn states_and_doors_by_table() {
         use NodeState::{CatchingUp, Inquorate, Joining, Poisoned, Quarantined, Ready};
-        let base =
-            Facts { quorum: Quorum::Quorate, started: true, diverged: false, log: LogFact::Writable };
+        let base = Facts {
+            quorum: Quorum::Quorate,
+            started: true,
+            diverged: false,
+            log: LogFact::Writable,
+        };
         for (facts, state, intake) in [
             (base, Ready, Intake::Open),
             (Facts { started: false, ..base }, CatchingUp, Intake::Open),

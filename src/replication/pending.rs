@@ -119,12 +119,7 @@ impl SessionProposer {
     ///
     /// # Errors
     /// [`Refusal`] for this number and all above it, until this number is submitted again.
-    pub fn submit(
-        &self,
-        request: u64,
-        answered_below: u64,
-        command: Bytes,
-    ) -> Result<(), Refusal> {
+    pub fn submit(&self, request: u64, answered_below: u64, command: Bytes) -> Result<(), Refusal> {
         self.submit_all(answered_below, [(request, command)])
     }
 

@@ -22,8 +22,8 @@ use tokio::sync::{Notify, watch};
 use super::applied::Applied;
 use super::journal::Journal;
 use super::log_time::LogTime;
-use super::pending::{Pending, take_proposals};
 use super::peers::{Lane, Peers};
+use super::pending::{Pending, take_proposals};
 use super::quorum_watch::QuorumView;
 use super::raft_types::{Commands, parts};
 use super::state_store::Raft;
@@ -31,8 +31,8 @@ use crate::clock::Clock;
 use crate::domain::entry::{ORIGIN_BYTES, Payload, PayloadError, Proposal};
 use crate::domain::entry::{put_proposal, take_proposal};
 use crate::domain::limits::{ENTRY_BYTES_SOFT, ENTRY_COMMANDS_MAX};
-use crate::supervisor::StopSignal;
 use crate::peer::{FrameReceiver, FrameSender};
+use crate::supervisor::StopSignal;
 
 /// Entries that a leader has proposed and not yet applied.
 const ENTRIES_IN_FLIGHT: usize = 6;

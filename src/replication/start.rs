@@ -245,10 +245,8 @@ fn drive(mut writer: Writer, stop: &StopSignal, supervisor: &Supervisor) {
             }
             Step::Poisoned(poisoned) => {
                 tracing::error!(event = event::STORAGE_POISONED, %poisoned, "a flush failed");
-                supervisor.request_exit(Exit {
-                    code: ExitCode::POISONED,
-                    reason: poisoned.to_string(),
-                });
+                supervisor
+                    .request_exit(Exit { code: ExitCode::POISONED, reason: poisoned.to_string() });
                 return;
             }
             Step::Closed => return,
@@ -421,9 +419,8 @@ impl Assembly {
         peers: &Peers,
         gate: &VoteGate,
     ) -> Result<Raft, StartError> {
-        let refused = |reason: &dyn std::fmt::Display| StartError::Consensus {
-            reason: reason.to_string(),
-        };
+        let refused =
+            |reason: &dyn std::fmt::Display| StartError::Consensus { reason: reason.to_string() };
         let election_max = milliseconds(self.timing.election_max);
         let config = Config {
             cluster_name: self.member.cluster.to_string(),

@@ -204,9 +204,7 @@ impl RaftStateMachine<Types> for StateStore {
         Ok(())
     }
 
-    async fn get_current_snapshot(
-        &mut self,
-    ) -> Result<Option<Snapshot<SnapshotFile>>, io::Error> {
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<SnapshotFile>>, io::Error> {
         self.catalogue.newest().map(|kept| snapshot_of(&kept)).transpose()
     }
 }

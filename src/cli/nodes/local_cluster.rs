@@ -27,8 +27,8 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::domain::node_name::NodeName;
-use crate::transport::certificate::{self, Pem};
 use crate::transport::TlsError;
+use crate::transport::certificate::{self, Pem};
 
 use crate::cli::failure::Failure;
 use crate::cli::output;
@@ -73,7 +73,8 @@ pub(in crate::cli) struct Death(ExitStatus);
 impl Death {
     /// Wrong configuration, damaged storage or a wrong cluster do not heal by starting again.
     pub(in crate::cli) fn is_worth_a_restart(self) -> bool {
-        let hopeless = [ExitCode::USAGE, ExitCode::DAMAGED, ExitCode::WRONG_CLUSTER].map(|code| i32::from(code.0));
+        let hopeless = [ExitCode::USAGE, ExitCode::DAMAGED, ExitCode::WRONG_CLUSTER]
+            .map(|code| i32::from(code.0));
         self.0.code().is_none_or(|code| !hopeless.contains(&code))
     }
 }
@@ -318,7 +319,8 @@ fn kept_or_made(
 
 fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     let mut file = file.with_context(|| format!("cannot write {}", path.display()))?;
     writeln!(file, "{text}")?;
     Ok(())
@@ -347,10 +349,12 @@ pub(in crate::cli) fn free_base_port(nodes: u16) -> anyhow::Result<u16> {
         getrandom::fill(&mut draw).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
         // Below the range that the system draws ports of its own from.
         let base = 10_000 + u16::from_le_bytes(draw) % 2_000 * PORTS_PER_NODE;
-        let free = (0..nodes * PORTS_PER_NODE).filter(|offset| offset % PORTS_PER_NODE < 3).all(|offset| {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, base + offset));
-            UdpSocket::bind(address).is_ok() && std::net::TcpListener::bind(address).is_ok()
-        });
+        let free = (0..nodes * PORTS_PER_NODE).filter(|offset| offset % PORTS_PER_NODE < 3).all(
+            |offset| {
+                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, base + offset));
+                UdpSocket::bind(address).is_ok() && std::net::TcpListener::bind(address).is_ok()
+            },
+        );
         if free {
             return Ok(base);
         }
@@ -367,7 +371,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let plan = Plan { nodes: 3, base_port: 7400 };
         let cluster = LocalCluster::prepare(dir.path(), plan).unwrap();
-        assert_eq!(cluster.nodes()[2].peer, "127.0.0.1:7421".parse().unwrap());
+        assert_eq!(cluster.nodes()[2].peer.to_string(), "127.0.0.1:7421");
         let password = fs::read(dir.path().join("admin.password")).unwrap();
         LocalCluster::prepare(dir.path(), plan).unwrap();
         assert_eq!(fs::read(dir.path().join("admin.password")).unwrap(), password);
