@@ -180,15 +180,14 @@ pub(super) fn addresses(shared: &Shared, current: Option<&str>, with_current: bo
         }
     }
     let place = known.iter().position(|address| current == Some(address.as_str()));
-    let turned = match place {
+    match place {
         Some(place) => {
             let (before, from) = known.split_at(place);
             let own = from.iter().take(usize::from(with_current));
             from.iter().skip(1).chain(before).chain(own).map(|&address| address.clone()).collect()
         }
-        None => known.into_iter().cloned().collect::<Vec<_>>(),
-    };
-    turned
+        None => known.into_iter().cloned().collect(),
+    }
 }
 
 /// Tries these addresses once each, a new one beside the others after each [`STAGGER`]; says hello

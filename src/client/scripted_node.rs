@@ -1,10 +1,5 @@
 //! A node that does what a test tells it, over the real transport on the loopback interface.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "helpers of tests fail by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use std::future::Future;
 use std::time::Duration;
