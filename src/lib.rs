@@ -1,6 +1,8 @@
 //! Quorate.
 pub mod clock;
 pub mod config;
+#[cfg(feature = "server")]
+pub mod console;
 pub mod domain;
 #[cfg(feature = "server")]
 pub mod peer;
