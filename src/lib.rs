@@ -2,6 +2,8 @@
 pub mod client;
 pub mod clock;
 pub mod config;
+#[cfg(feature = "server")]
+pub mod console;
 pub mod domain;
 #[cfg(feature = "server")]
 pub mod gateway;
