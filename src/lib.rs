@@ -8,6 +8,8 @@ pub mod domain;
 #[cfg(feature = "server")]
 pub mod gateway;
 #[cfg(feature = "server")]
+pub mod node;
+#[cfg(feature = "server")]
 pub mod peer;
 pub mod protocol;
 #[cfg(feature = "server")]

@@ -183,10 +183,9 @@ impl Node {
         self.directory.leave();
         tracing::info!(event = event::NODE_STOPPED, "the node has stopped");
         // A part may have asked on the way: a flush that failed at the end is not a good order.
-        asked.or_else(|| self.supervisor.exit()).unwrap_or_else(|| Exit {
-            code: ExitCode::DONE,
-            reason: "stopped".to_owned(),
-        })
+        asked
+            .or_else(|| self.supervisor.exit())
+            .unwrap_or_else(|| Exit { code: ExitCode::DONE, reason: "stopped".to_owned() })
     }
 }
 
@@ -211,7 +210,8 @@ async fn build(
         spawn_quorum_duty(supervisor, &replication);
     }
     let start_when = settings.listen.start_when;
-    let waits = start_when.quorum || start_when.topics_restored || start_when.configuration_restored;
+    let waits =
+        start_when.quorum || start_when.topics_restored || start_when.configuration_restored;
     // All three hold once this node's own start has come back to it through the log.
     let generated_password = if waits { replication.started().await } else { None };
     let tls = ServerTls::for_clients(&identity, None)?;

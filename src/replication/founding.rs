@@ -176,9 +176,8 @@ fn gather(own: &Own, proposal: &Proposal, seen: &BTreeMap<NodeName, Seen>) -> Ne
         return Next::Stand(Standing::Formed { proposal, begun: false });
     }
     let lower = seen.keys().any(|name| *name < own.name);
-    let wiped = |founder: &Founder| {
-        seen.get(&founder.name).is_some_and(|peer| peer.nonce != founder.nonce)
-    };
+    let wiped =
+        |founder: &Founder| seen.get(&founder.name).is_some_and(|peer| peer.nonce != founder.nonce);
     let stale = own.expect != proposal.founders.len() || proposal.founders.iter().any(wiped);
     if lower || stale { Next::Stand(Standing::Empty) } else { Next::Wait }
 }
@@ -242,8 +241,7 @@ fn begin(own: &Own, seen: &BTreeMap<NodeName, Seen>, draw: &mut dyn FnMut() -> u
     };
     let cluster = ClusterId(id());
     let lineage = Lineage(id());
-    let founders =
-        members.map(|(name, nonce)| Founder { name, id: NodeId(id()), nonce }).collect();
+    let founders = members.map(|(name, nonce)| Founder { name, id: NodeId(id()), nonce }).collect();
     let proposal = Proposal { cluster, lineage, founders };
     // A founder alone holds all pledges there are.
     Next::Stand(if own.expect == 1 {
@@ -254,16 +252,6 @@ fn begin(own: &Own, seen: &BTreeMap<NodeName, Seen>, draw: &mut dyn FnMut() -> u
 }
 
 impl Standing {
-    /// The proposal that this standing is about.
-    pub(super) fn proposal(&self) -> Option<&Proposal> {
-        match self {
-            Self::Empty => None,
-            Self::Proposing(proposal)
-            | Self::Pledged { proposal, .. }
-            | Self::Formed { proposal, .. } => Some(proposal),
-        }
-    }
-
     pub(super) fn put(&self, buffer: &mut BytesMut) {
         buffer.put_u8(VERSION);
         match self {

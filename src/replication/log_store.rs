@@ -112,9 +112,7 @@ impl RaftLogReader<Types> for LogStore {
             Some((page, (store, held)))
         })
         .map(|page| match page {
-            Ok(entries) => {
-                futures::stream::iter(entries.into_iter().map(Ok).collect::<Vec<_>>())
-            }
+            Ok(entries) => futures::stream::iter(entries.into_iter().map(Ok).collect::<Vec<_>>()),
             Err(error) => futures::stream::iter(vec![Err(error)]),
         })
         .flatten()
@@ -187,7 +185,8 @@ impl RaftLogStorage<Types> for LogStore {
         if index >= self.log.next_index() {
             // A snapshot was installed past the end of the log: the log starts anew behind it.
             let snapshots = self.catalogue.list();
-            let found = snapshots.iter().find(|kept| kept.id.index == index && kept.id.term == term);
+            let found =
+                snapshots.iter().find(|kept| kept.id.index == index && kept.id.term == term);
             let chain = found.map(|kept| kept.head.chain).ok_or_else(|| {
                 io::Error::other(format!("no snapshot ends at entry {index} of term {term}"))
             })?;
