@@ -21,6 +21,7 @@ use crate::domain::id::NodeId;
 use crate::domain::limits::PAGE_ITEMS_MAX;
 use crate::domain::outcome::Outcome;
 use crate::supervisor::{StopSignal, Supervisor};
+use crate::telemetry::event;
 
 /// How often there is a look at what is to do.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -149,7 +150,7 @@ impl Caretaker {
         loop {
             match self.core.propose(&command, PATIENCE).await {
                 Ok((Outcome::Rejected(reason), _)) => {
-                    tracing::error!(event = "Q-243", %reason, "this node's start was rejected");
+                    tracing::error!(event = event::START_REJECTED, %reason, "this node's start was rejected");
                     return;
                 }
                 Ok(_) => return,
@@ -178,7 +179,7 @@ impl Caretaker {
                 continue;
             }
             let incarnation = machine.configuration().incarnation(node);
-            tracing::warn!(event = "Q-244", %node, incarnation, "a node is lost: its sessions are detached");
+            tracing::warn!(event = event::NODE_LOST, %node, incarnation, "a node is lost: its sessions are detached");
             let command = Command::NodeLost { node, incarnation };
             // Proposed again at the next look if it did not come through.
             let _outcome = self.core.propose(&command, PATIENCE).await;

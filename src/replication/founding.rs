@@ -252,16 +252,6 @@ fn begin(own: &Own, seen: &BTreeMap<NodeName, Seen>, draw: &mut dyn FnMut() -> u
 }
 
 impl Standing {
-    /// The proposal that this standing is about.
-    pub(super) fn proposal(&self) -> Option<&Proposal> {
-        match self {
-            Self::Empty => None,
-            Self::Proposing(proposal)
-            | Self::Pledged { proposal, .. }
-            | Self::Formed { proposal, .. } => Some(proposal),
-        }
-    }
-
     pub(super) fn put(&self, buffer: &mut BytesMut) {
         buffer.put_u8(VERSION);
         match self {

@@ -24,6 +24,7 @@ use super::state_store::{Raft, StateStore};
 use super::vote_gate::VoteGate;
 use crate::peer::{FrameReceiver, FrameSender, IncomingStream};
 use crate::supervisor::{StopSignal, Supervisor};
+use crate::telemetry::event;
 
 /// Answers that are laid into one write.
 const ANSWERS_PER_WRITE: usize = 64;
@@ -85,7 +86,7 @@ impl Lanes {
                 let IncomingStream { sender, receiver, .. } = stream;
                 let received = receive_snapshot(&self.raft, &self.store, sender, receiver).await;
                 if let Err(error) = received {
-                    tracing::warn!(event = "Q-242", %error, "a snapshot was not taken");
+                    tracing::warn!(event = event::SNAPSHOT_REFUSED, %error, "a snapshot was not taken");
                 }
             }
         }

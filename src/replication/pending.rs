@@ -22,7 +22,7 @@ use crate::domain::outcome::{Outcome, Rejection};
 /// Commands that a node holds unanswered.
 pub const PERMITS: usize = 16_384;
 /// Bytes of commands that a node holds unanswered.
-pub const PERMIT_BYTES: usize = 64 * 1024 * 1024;
+const PERMIT_BYTES: usize = 64 * 1024 * 1024;
 /// The hint in [`Refusal::Overloaded`].
 const RETRY_MS: u32 = 20;
 

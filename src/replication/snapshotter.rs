@@ -86,7 +86,7 @@ impl Snapshotter {
             let pruned =
                 self.supervisor.blocking("snapshot prune", move || catalogue.prune(SNAPSHOTS_KEPT));
             if let Ok(Err(error)) = pruned.await {
-                tracing::warn!(event = "Q-113", %error, "old snapshots could not be removed");
+                tracing::warn!(event = event::SNAPSHOTS_NOT_PRUNED, %error, "old snapshots could not be removed");
             }
         }
     }

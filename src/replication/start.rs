@@ -199,7 +199,7 @@ impl Store {
         let (catalogue, set_aside) = Catalogue::open(disk, &dir.join("snapshots"), Some(owner))?;
         for aside in set_aside {
             tracing::warn!(
-                event = event::LOG_HOLE,
+                event = event::SNAPSHOT_SET_ASIDE,
                 file = aside.name,
                 error = %aside.error,
                 "a damaged snapshot was set aside"

@@ -95,7 +95,7 @@ impl StateStore {
         let (reader, set_aside) = self.catalogue.newest_verified().map_err(io::Error::other)?;
         for aside in set_aside {
             tracing::warn!(
-                event = event::LOG_HOLE,
+                event = event::SNAPSHOT_SET_ASIDE,
                 file = aside.name,
                 error = %aside.error,
                 "a damaged snapshot was set aside"
