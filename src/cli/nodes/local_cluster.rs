@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs;
+use std::future::Future;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::process::ExitStatusExt as _;
@@ -231,16 +232,35 @@ impl LocalCluster {
         }
     }
 
-    /// Waits until every node says that it is ready; false when the time is over before.
-    pub(in crate::cli) async fn wait_ready(&self, timeout: Duration) -> bool {
-        let all = async {
-            for node in &self.nodes {
-                while !answers_ready(node.http).await {
+    /// Completes when every node says that it is ready.
+    pub(in crate::cli) fn ready(&self) -> impl Future<Output = ()> + use<> {
+        let doors: Vec<SocketAddr> = self.nodes.iter().map(|node| node.http).collect();
+        async move {
+            for door in doors {
+                while !answers_ready(door).await {
                     tokio::time::sleep(POLL_INTERVAL).await;
                 }
             }
+        }
+    }
+
+    /// Waits until every node is ready.
+    ///
+    /// # Errors
+    /// When one ends before, or the time is over.
+    pub(in crate::cli) async fn wait_ready(&mut self, timeout: Duration) -> anyhow::Result<()> {
+        let ready = self.ready();
+        let dir = self.dir.clone();
+        let waited = tokio::select! {
+            ready = tokio::time::timeout(timeout, ready) => ready,
+            (node, died) = self.next_death() => {
+                let name = self.nodes.get(node).map_or("?", |node| node.name.as_str());
+                anyhow::bail!("{name} {died}; see {}/{name}/node.log", dir.display());
+            }
         };
-        tokio::time::timeout(timeout, all).await.is_ok()
+        waited.with_context(|| {
+            format!("not ready after {} s; see node.log in {}", timeout.as_secs(), dir.display())
+        })
     }
 
     /// Ends every node: asked first, by closing its standard input, then killed.
