@@ -324,7 +324,7 @@ impl Modelled {
     }
 
     fn go_down(&mut self, next: &mut dyn FnMut() -> u64) {
-        if next() % 3 == 0 {
+        if next().is_multiple_of(3) {
             self.statistics.kills += 1;
             self.disk.kill_process();
         } else {
