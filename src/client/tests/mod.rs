@@ -1,10 +1,11 @@
 //! The client against scripted nodes.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
+mod scripted_node;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::scripted_node::*;
 use super::*;
 use crate::domain::id::{Position, TopicId};
 use crate::protocol::command::ClientCommand;
@@ -13,6 +14,7 @@ use crate::protocol::handshake::{ResetReason, Verdict};
 use crate::protocol::read::{Answer, Fetch, Level, Row};
 use crate::protocol::record::Target;
 use crate::protocol::{ClientMessage, ErrorCode, ServerMessage};
+use scripted_node::*;
 
 const TARGET: Target = Target::Topic(TopicId(7));
 
