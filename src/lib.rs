@@ -1,4 +1,5 @@
 //! Quorate.
+pub mod client;
 pub mod clock;
 pub mod config;
 #[cfg(feature = "server")]

@@ -15,8 +15,8 @@ pub struct TopicInfo {
     pub id: TopicId,
     /// Where it stands in the tree.
     pub path: TopicPath,
-    /// Its type and properties.
-    pub specification: Specification,
+    /// Its type and properties; shared by all topics that have the same.
+    pub specification: Arc<Specification>,
     /// The command that added it.
     pub added: Index,
 }
@@ -97,4 +97,22 @@ pub enum CloseReason {
     ByController = 3,
     /// Its client broke the protocol.
     ProtocolError = 4,
+}
+
+impl CloseReason {
+    /// Every reason there is.
+    pub const ALL: [Self; 4] =
+        [Self::ByClient, Self::Expired, Self::ByController, Self::ProtocolError];
+
+    /// The stable number of this reason.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The reason of a number.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.code() == code)
+    }
 }

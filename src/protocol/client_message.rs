@@ -2,12 +2,13 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::codec::cbor;
+use super::codec::laid::Laid;
 use super::command::ClientCommand;
-use super::frame::{kind_and_body, put_frame};
+use super::frame::put_frame;
 use super::handshake::Hello;
-use super::laid::Laid;
 use super::read::Read;
-use super::{DecodeError, cbor, kind};
+use super::{DecodeError, kind};
 
 /// One frame from client to node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,16 +82,12 @@ impl ClientMessage {
         });
     }
 
-    /// Reads one frame's payload; byte fields are slices of it.
+    /// Reads one frame's body; byte fields are slices of it.
     ///
     /// # Errors
     /// [`DecodeError`]; the node closes the connection with its code.
-    pub fn decode(payload: Bytes) -> Result<Self, DecodeError> {
-        let (kind, body) = kind_and_body(payload)?;
-        let (bytes, bytes_max) = (body.len(), kind::body_bytes_max(kind));
-        if bytes > bytes_max {
-            return Err(DecodeError::TooLong { kind, bytes, bytes_max });
-        }
+    pub fn decode(kind: u8, body: Bytes) -> Result<Self, DecodeError> {
+        kind::check(kind, body.len())?;
         match kind {
             kind::HELLO => Ok(Self::Hello(cbor::take(&body)?)),
             kind::UPDATE => {

@@ -13,12 +13,13 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use minicbor::{Decode, Encode};
 
-use super::frame::{kind_and_body, put_frame};
+use super::codec::cbor;
+use super::codec::laid::{Laid, put_position, put_text};
+use super::frame::put_frame;
 use super::handshake::ResetReason;
-use super::laid::{Laid, put_position, put_text};
 use super::read::Row;
 use super::topic::{WireSpecification, put_specification, take_specification};
-use super::{DecodeError, cbor, kind};
+use super::{DecodeError, kind};
 use crate::domain::id::{Index, Lineage, Position, TopicId};
 use crate::domain::topic::path::TopicPath;
 
@@ -334,16 +335,12 @@ impl EventMessage {
         }
     }
 
-    /// Reads one frame's payload; values are slices of it.
+    /// Reads one frame's body; values are slices of it.
     ///
     /// # Errors
     /// [`DecodeError`]; the client leaves the connection.
-    pub fn decode(payload: Bytes) -> Result<Self, DecodeError> {
-        let (kind, body) = kind_and_body(payload)?;
-        let (bytes, bytes_max) = (body.len(), kind::body_bytes_max(kind));
-        if bytes > bytes_max {
-            return Err(DecodeError::TooLong { kind, bytes, bytes_max });
-        }
+    pub fn decode(kind: u8, body: Bytes) -> Result<Self, DecodeError> {
+        kind::check(kind, body.len())?;
         if !(kind::EVENTS..=kind::LAGGED).contains(&kind) {
             return Err(DecodeError::UnknownKind { kind });
         }
@@ -436,16 +433,12 @@ impl BulkMessage {
         }
     }
 
-    /// Reads one frame's payload; an item's value is a slice of it.
+    /// Reads one frame's body; an item's value is a slice of it.
     ///
     /// # Errors
     /// [`DecodeError`]; the client leaves the connection.
-    pub fn decode(payload: Bytes) -> Result<Self, DecodeError> {
-        let (kind, body) = kind_and_body(payload)?;
-        let (bytes, bytes_max) = (body.len(), kind::body_bytes_max(kind));
-        if bytes > bytes_max {
-            return Err(DecodeError::TooLong { kind, bytes, bytes_max });
-        }
+    pub fn decode(kind: u8, body: Bytes) -> Result<Self, DecodeError> {
+        kind::check(kind, body.len())?;
         match kind {
             kind::BULK => Ok(Self::Begin(cbor::take(&body)?)),
             kind::ROW => Ok(Self::Row(cbor::take(&body)?)),

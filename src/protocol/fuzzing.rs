@@ -9,10 +9,10 @@ use super::{ClientMessage, ServerMessage};
 
 /// A client's control stream.
 pub fn client_frames(bytes: &[u8]) {
-    each_payload(bytes, |payload| {
-        let Ok(message) = ClientMessage::decode(payload) else { return };
-        if let ClientMessage::Command { body, .. } = &message {
-            let _ = ClientCommand::decode(body);
+    each_frame(bytes, |kind, body| {
+        let Ok(message) = ClientMessage::decode(kind, body) else { return };
+        if let ClientMessage::Command { body: command, .. } = &message {
+            let _ = ClientCommand::decode(command);
         }
         if matches!(&message, ClientMessage::Read { read: Err(_), .. }) {
             return;
@@ -23,8 +23,8 @@ pub fn client_frames(bytes: &[u8]) {
 
 /// A node's control stream.
 pub fn server_frames(bytes: &[u8]) {
-    each_payload(bytes, |payload| {
-        if let Ok(message) = ServerMessage::decode(payload) {
+    each_frame(bytes, |kind, body| {
+        if let Ok(message) = ServerMessage::decode(kind, body) {
             again(&message, ServerMessage::put, ServerMessage::decode);
         }
     });
@@ -32,8 +32,8 @@ pub fn server_frames(bytes: &[u8]) {
 
 /// A node's event stream.
 pub fn event_frames(bytes: &[u8]) {
-    each_payload(bytes, |payload| {
-        if let Ok(message) = EventMessage::decode(payload) {
+    each_frame(bytes, |kind, body| {
+        if let Ok(message) = EventMessage::decode(kind, body) {
             again(&message, EventMessage::put, EventMessage::decode);
         }
     });
@@ -41,30 +41,32 @@ pub fn event_frames(bytes: &[u8]) {
 
 /// A node's bulk stream.
 pub fn bulk_frames(bytes: &[u8]) {
-    each_payload(bytes, |payload| {
-        if let Ok(message) = BulkMessage::decode(payload) {
+    each_frame(bytes, |kind, body| {
+        if let Ok(message) = BulkMessage::decode(kind, body) {
             again(&message, BulkMessage::put, BulkMessage::decode);
         }
     });
 }
 
-fn each_payload(bytes: &[u8], mut body: impl FnMut(Bytes)) {
+fn each_frame(bytes: &[u8], mut each: impl FnMut(u8, Bytes)) {
     let mut buffer = BytesMut::from(bytes);
     while let Ok(Some(payload)) = frame::take_payload(&mut buffer, PAYLOAD_BYTES_MAX) {
-        body(payload);
+        if let Ok((kind, body)) = frame::kind_and_body(payload) {
+            each(kind, body);
+        }
     }
 }
 
 fn again<M: PartialEq + std::fmt::Debug, E: PartialEq + std::fmt::Debug>(
     message: &M,
     put: impl Fn(&M, &mut BytesMut),
-    decode: impl Fn(Bytes) -> Result<M, E>,
+    decode: impl Fn(u8, Bytes) -> Result<M, E>,
 ) {
     let mut buffer = BytesMut::new();
     put(message, &mut buffer);
     let payload = frame::take_payload(&mut buffer, usize::MAX);
-    let Ok(Some(payload)) = payload else {
-        unreachable!("a message that was put is one whole frame: {payload:?}");
+    let Ok(Some(Ok((kind, body)))) = payload.map(|found| found.map(frame::kind_and_body)) else {
+        unreachable!("a message that was put is one whole frame");
     };
-    assert_eq!(decode(payload).as_ref(), Ok(message), "what decodes must survive a round trip");
+    assert_eq!(decode(kind, body).as_ref(), Ok(message), "what decodes must survive a round trip");
 }

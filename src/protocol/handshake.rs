@@ -5,7 +5,7 @@ use std::fmt;
 
 use minicbor::{Decode, Encode};
 
-use super::cbor;
+use super::codec::cbor;
 use crate::domain::id::{ClusterId, Index, Lineage, Position, SessionId};
 use crate::domain::limits;
 
@@ -39,6 +39,23 @@ pub struct Hello {
     /// The wanted interval between beats in milliseconds; zero leaves it to the node.
     #[cbor(n(6), default)]
     pub beat_ms: u32,
+    /// Where a new session's events start; none: with initial values at its first `select`. Not
+    /// looked at when a session is resumed.
+    #[n(7)]
+    pub from: Option<StartFrom>,
+}
+
+/// Where a new session's events start: its first `select` is taken as made here, so that past
+/// events of matching topics come on the event stream instead of initial values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct StartFrom {
+    /// The history that the position is of; none: the cluster's present one.
+    #[n(0)]
+    pub lineage: Option<Lineage>,
+    /// Events after this position are wanted; [`Position::START`] for all that the log still has.
+    #[n(1)]
+    pub position: Position,
 }
 
 /// Who asks for a session.
@@ -138,7 +155,7 @@ pub struct Welcome {
     /// What the client has to keep to.
     #[n(8)]
     pub limits: SessionLimits,
-    /// What became of a resume.
+    /// What became of a resume, or of a wished start.
     #[n(9)]
     pub verdict: Verdict,
 }
@@ -196,7 +213,7 @@ pub struct SessionLimits {
 /// What became of a resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Verdict {
-    /// A new session: there was nothing to resume.
+    /// A new session whose events start with initial values.
     #[n(0)]
     Fresh,
     /// Every event after this position follows.

@@ -3,11 +3,12 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use minicbor::{Decode, Encode};
 
-use super::frame::{kind_and_body, put_frame};
+use super::codec::cbor;
+use super::codec::laid::Laid;
+use super::frame::put_frame;
 use super::handshake::{Refused, Welcome};
-use super::laid::Laid;
 use super::read::ReadReply;
-use super::{DecodeError, ErrorCode, cbor, kind};
+use super::{DecodeError, ErrorCode, kind};
 use crate::domain::id::{Index, StreamId, TopicId};
 
 /// Requests that one run of an acknowledgement frame may cover.
@@ -327,16 +328,12 @@ impl ServerMessage {
         }
     }
 
-    /// Reads one frame's payload.
+    /// Reads one frame's body.
     ///
     /// # Errors
     /// [`DecodeError`]; the client leaves the connection.
-    pub fn decode(payload: Bytes) -> Result<Self, DecodeError> {
-        let (kind, body) = kind_and_body(payload)?;
-        let (bytes, bytes_max) = (body.len(), kind::body_bytes_max(kind));
-        if bytes > bytes_max {
-            return Err(DecodeError::TooLong { kind, bytes, bytes_max });
-        }
+    pub fn decode(kind: u8, body: Bytes) -> Result<Self, DecodeError> {
+        kind::check(kind, body.len())?;
         match kind {
             kind::WELCOME => return Ok(Self::Welcome(cbor::take(&body)?)),
             kind::REFUSED => return Ok(Self::Refused(cbor::take(&body)?)),

@@ -66,13 +66,79 @@ impl TopicPath {
     pub fn segments(&self) -> impl Iterator<Item = &str> {
         self.0.split('/')
     }
+
+    /// How many segments it has, at least one.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        depth(&self.0)
+    }
+
+    /// The path above it; none for a path of one segment.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        self.0.rfind('/').and_then(|at| self.0.get(..at)).map(|text| Self(text.into()))
+    }
+
+    /// Its first `depth` segments; none when it has fewer, or for a depth of zero.
+    #[must_use]
+    pub fn ancestor(&self, depth: usize) -> Option<Self> {
+        first_segments(&self.0, depth).map(|text| Self(text.into()))
+    }
+
+    /// It is `branch` itself or stands somewhere below it.
+    #[must_use]
+    pub fn is_in_branch(&self, branch: &Self) -> bool {
+        is_in_branch(&self.0, &branch.0)
+    }
+
+    /// A place in path order that need not be a legal topic path: it may be over the length limit,
+    /// but has no empty segment. Only bounds of a [`PathRange`](super::path_range::PathRange) are
+    /// made like this.
+    pub(super) fn bound(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+/// How many segments the path has.
+pub(crate) fn depth(path: &str) -> usize {
+    path.bytes().filter(|byte| *byte == b'/').count() + 1
+}
+
+/// The text of the path's first `depth` segments; none when it has fewer, or for zero.
+pub(crate) fn first_segments(path: &str, depth: usize) -> Option<&str> {
+    let last = depth.checked_sub(1)?;
+    match path.match_indices('/').nth(last) {
+        Some((at, _)) => path.get(..at),
+        None => (self::depth(path) == depth).then_some(path),
+    }
+}
+
+/// `path` is `branch` or stands below it.
+pub(crate) fn is_in_branch(path: &str, branch: &str) -> bool {
+    path.strip_prefix(branch).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The order of paths: by segments, each compared as bytes.
+pub(crate) fn compare(left: &str, right: &str) -> Ordering {
+    let (left, right) = (left.as_bytes(), right.as_bytes());
+    // Neighbours in a tree share long beginnings, so those are skipped eight bytes at a time.
+    let equal = left
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .zip(right.as_chunks::<8>().0)
+        .take_while(|(one, other)| one == other)
+        .count()
+        * 8;
+    let (left, right) = (left.get(equal..).unwrap_or(&[]), right.get(equal..).unwrap_or(&[]));
+    // A slash sorts below every other byte: this is the order by segments without splitting.
+    let rank = |byte: &u8| if *byte == b'/' { 0 } else { u16::from(*byte) + 1 };
+    left.iter().map(rank).cmp(right.iter().map(rank))
 }
 
 impl Ord for TopicPath {
     fn cmp(&self, other: &Self) -> Ordering {
-        // A slash sorts below every other byte: this is the order by segments without splitting.
-        let rank = |byte: &u8| if *byte == b'/' { 0 } else { u16::from(*byte) + 1 };
-        self.0.as_bytes().iter().map(rank).cmp(other.0.as_bytes().iter().map(rank))
+        compare(&self.0, &other.0)
     }
 }
 
@@ -107,6 +173,35 @@ mod tests {
             paths.each_ref().map(TopicPath::as_str),
             ["a", "a/a", "a/b", "a/b/c", "a/b!", "a!", "b"]
         );
+    }
+
+    #[test]
+    fn a_path_knows_its_branch() {
+        let path = TopicPath::parse("a/bc/d").unwrap();
+        assert_eq!(path.depth(), 3);
+        assert_eq!(path.parent(), Some(TopicPath::parse("a/bc").unwrap()));
+        assert_eq!(TopicPath::parse("a").unwrap().parent(), None);
+        let ancestors =
+            [0, 1, 2, 3, 4].map(|depth| path.ancestor(depth).map(|found| found.to_string()));
+        assert_eq!(
+            ancestors,
+            [None, Some("a".into()), Some("a/bc".into()), Some("a/bc/d".into()), None]
+        );
+        for (branch, expected) in [("a", true), ("a/b", false), ("a/bc/d", true), ("bc", false)] {
+            assert_eq!(path.is_in_branch(&TopicPath::parse(branch).unwrap()), expected, "{branch}");
+        }
+    }
+
+    #[test]
+    fn order_of_long_paths_is_the_order_of_their_segments() {
+        let texts =
+            ["aaaaaaaa/b", "aaaaaaaa", "aaaaaaaaa", "aaaaaaaa/b/c", "aaaaaaa/z", "aaaaaaaé"];
+        for left in texts {
+            for right in texts {
+                let expected = left.split('/').cmp(right.split('/'));
+                assert_eq!(compare(left, right), expected, "{left} against {right}");
+            }
+        }
     }
 
     #[test]

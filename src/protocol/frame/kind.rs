@@ -1,6 +1,7 @@
 //! Frame kinds. A number belongs to one message on one kind of stream and is never reused.
 
-use super::frame::PAYLOAD_BYTES_MAX;
+use super::PAYLOAD_BYTES_MAX;
+use crate::protocol::DecodeError;
 
 /// Client to node: the first frame of a connection.
 pub const HELLO: u8 = 1;
@@ -75,5 +76,13 @@ pub fn body_bytes_max(kind: u8) -> usize {
     match kind {
         UPDATE | COMMAND | READ_REPLY | VALUE | ITEM | ROW => PAYLOAD_BYTES_MAX - 1,
         _ => SMALL_BODY_BYTES_MAX,
+    }
+}
+
+/// Refuses a body that is too long for its kind.
+pub(in crate::protocol) fn check(kind: u8, bytes: usize) -> Result<(), DecodeError> {
+    match body_bytes_max(kind) {
+        bytes_max if bytes > bytes_max => Err(DecodeError::TooLong { kind, bytes, bytes_max }),
+        _ => Ok(()),
     }
 }

@@ -1,0 +1,657 @@
+//! What the session is subscribed to, how far its events have come, and which local stream hears
+//! what.
+//!
+//! Plain state without I/O. It takes decoded frames of the event stream and of bulk streams, drops
+//! what was seen before, and leaves batches of events for each local stream.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::event::{Event, Topic};
+use crate::domain::id::{Index, Lineage, Position, TopicId};
+use crate::domain::selector::Selector;
+use crate::domain::topic::path::TopicPath;
+use crate::domain::topic::specification::TopicType;
+use crate::protocol::delivery::{self, BulkMessage, EventMessage, NotifiedChange};
+use crate::protocol::topic::WireSpecification;
+
+/// Events in one batch; a longer one is cut.
+pub(super) const BATCH_EVENTS_MAX: usize = 256;
+
+/// The node broke the rules of the protocol; the connection is of no further use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Violation {
+    #[error("an event before the head of the event stream")]
+    NoHead,
+    #[error("a second head of the event stream")]
+    SecondHead,
+    #[error("a value of a topic that was never introduced")]
+    UnknownTopic,
+    #[error("a bulk stream that does not begin with its head, or goes on after its end")]
+    Bulk,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It is done with.
+    Done,
+    /// It cannot be understood before an announced bulk stream has come further; here it is again.
+    Later(EventMessage),
+    /// The initial values of this selection (0: of everything) are complete.
+    Complete(u64),
+    /// The session was reset.
+    Reset,
+}
+
+/// The state of a session's events on the client.
+#[derive(Debug)]
+pub(super) struct Deliveries {
+    retain_values: bool,
+    lineage: Lineage,
+    /// The newest event taken.
+    newest: Position,
+    /// Every event up to here has been taken; none before the first event stream has begun.
+    complete: Option<Position>,
+    began: bool,
+    topics: HashMap<TopicId, Known>,
+    /// Announced or begun bulk streams of initial values, by number.
+    bulks: HashMap<u64, Bulk>,
+    subscriptions: BTreeMap<u64, Subscription>,
+    next_subscription: u64,
+}
+
+#[derive(Debug)]
+struct Known {
+    topic: Arc<Topic>,
+    /// Values up to this index are in what was delivered.
+    version: Index,
+    position: Position,
+    /// The newest value, if it is retained and there is one; the inner none is null.
+    value: Option<Option<Bytes>>,
+    routes: Vec<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Bulk {
+    announced: Option<u64>,
+    ended: bool,
+}
+
+/// One local stream of events.
+#[derive(Debug)]
+struct Subscription {
+    sort: Sort,
+    sender: mpsc::Sender<Vec<Event>>,
+    waiting: Vec<Event>,
+}
+
+/// What a local stream of events hears.
+#[derive(Debug, Clone)]
+pub(super) enum Sort {
+    /// Events of the subscribed topics that the selector matches.
+    Topics(Arc<Selector>),
+    /// Notifications of the listener with the stream's own number.
+    Listener,
+}
+
+impl Deliveries {
+    /// `from` is where the session's events are to start, if it is not with present values.
+    pub(super) fn new(retain_values: bool, lineage: Lineage, from: Option<Position>) -> Self {
+        Self {
+            retain_values,
+            lineage,
+            newest: Position::START,
+            complete: from,
+            began: false,
+            topics: HashMap::new(),
+            bulks: HashMap::new(),
+            subscriptions: BTreeMap::new(),
+            next_subscription: 1,
+        }
+    }
+
+    /// Where a resume goes on; no position asks for present values.
+    pub(super) fn resume_position(&self) -> (Lineage, Option<Position>) {
+        (self.lineage, self.complete)
+    }
+
+    /// Adds a local stream of events. It hears at once of the matching topics that the session is
+    /// subscribed to already.
+    pub(super) fn subscribe(&mut self, sort: Sort, sender: mpsc::Sender<Vec<Event>>) -> u64 {
+        let number = self.next_subscription;
+        self.next_subscription += 1;
+        let mut waiting = Vec::new();
+        if let Sort::Topics(selector) = &sort {
+            let mut known: Vec<&mut Known> = self
+                .topics
+                .values_mut()
+                .filter(|known| selector.matches(&known.topic.path))
+                .collect();
+            known.sort_by(|a, b| a.topic.path.cmp(&b.topic.path));
+            for known in known {
+                known.routes.push(number);
+                known.introduce(&mut waiting);
+            }
+        }
+        self.subscriptions.insert(number, Subscription { sort, sender, waiting });
+        number
+    }
+
+    /// Removes a local stream of events; whether it was there, and as what.
+    pub(super) fn unsubscribe(&mut self, number: u64) -> Option<Sort> {
+        let removed = self.subscriptions.remove(&number)?;
+        if let Sort::Topics(_) = &removed.sort {
+            for known in self.topics.values_mut() {
+                known.routes.retain(|route| *route != number);
+            }
+        }
+        Some(removed.sort)
+    }
+
+    /// The session listens to anything at all, so that the node owes it beats.
+    pub(super) fn is_listening(&self) -> bool {
+        !self.subscriptions.is_empty()
+    }
+
+    /// The session goes on over a new connection, served by this node.
+    pub(super) fn reconnected(&mut self, node: &Arc<str>) {
+        self.began = false;
+        self.bulks.clear();
+        let position = self.newest;
+        self.tell_all(&Event::Moved { position, node: Arc::clone(node) });
+    }
+
+    /// A local stream has all the values that its topics had when they were selected.
+    pub(super) fn tell_current(&mut self, numbers: &[u64]) {
+        let position = self.newest;
+        for number in numbers {
+            if let Some(subscription) = self.subscriptions.get_mut(number) {
+                subscription.waiting.push(Event::Current { position });
+            }
+        }
+    }
+
+    /// Takes the next frame of the event stream.
+    pub(super) fn event(&mut self, message: EventMessage) -> Result<Taken, Violation> {
+        match message {
+            EventMessage::Begin { lineage, after } => {
+                if std::mem::replace(&mut self.began, true) {
+                    return Err(Violation::SecondHead);
+                }
+                if self.complete.is_none() {
+                    self.lineage = lineage;
+                    self.complete = Some(after);
+                    self.newest = after;
+                }
+                Ok(Taken::Done)
+            }
+            EventMessage::Event { .. } if !self.began => Err(Violation::NoHead),
+            EventMessage::Event { position, last, event } => {
+                let is_reset = matches!(event, delivery::Event::Reset { .. });
+                if !is_reset && !self.is_news(position, &event) {
+                    return Ok(Taken::Done);
+                }
+                let taken = match event {
+                    delivery::Event::Value { topic, value } => {
+                        if let Err(value) = self.value(position, topic, value)? {
+                            let event = delivery::Event::Value { topic, value };
+                            return Ok(Taken::Later(EventMessage::Event { position, last, event }));
+                        }
+                        Taken::Done
+                    }
+                    event => self.happened(position, event)?,
+                };
+                self.newest = position;
+                if last || is_reset {
+                    self.complete = Some(position);
+                }
+                Ok(taken)
+            }
+        }
+    }
+
+    /// Positions never fall; what stands where the newest event does is told apart by its topic.
+    fn is_news(&self, position: Position, event: &delivery::Event) -> bool {
+        let is_other = match event {
+            delivery::Event::Subscribed { topic, .. } => !self.topics.contains_key(topic),
+            delivery::Event::Notified { change, .. } => {
+                matches!(change, NotifiedChange::Selected | NotifiedChange::Deselected)
+            }
+            // A value's own check is its topic's version.
+            delivery::Event::Value { .. }
+            | delivery::Event::Unsubscribed { .. }
+            | delivery::Event::Progress
+            | delivery::Event::Initial { .. }
+            | delivery::Event::Lagged { .. }
+            | delivery::Event::Reset { .. } => true,
+        };
+        position > self.newest || (position == self.newest && is_other)
+    }
+
+    fn happened(&mut self, position: Position, event: delivery::Event) -> Result<Taken, Violation> {
+        match event {
+            delivery::Event::Value { topic, value } => {
+                self.value(position, topic, value)?.map_err(|_| Violation::UnknownTopic)?;
+            }
+            delivery::Event::Subscribed { topic, specification, path } => {
+                let topic = describe(topic, specification, path);
+                self.introduce(topic, Index::default(), position, None);
+            }
+            delivery::Event::Unsubscribed { topic, reason } => {
+                if let Some(known) = self.topics.remove(&topic) {
+                    let topic = known.topic;
+                    let event = Event::Unsubscribed { position, topic, reason };
+                    tell(&mut self.subscriptions, &known.routes, event);
+                }
+            }
+            delivery::Event::Notified { listener, change, topic, specification, path } => {
+                let topic = Arc::new(describe(topic, specification, path));
+                let event = match change {
+                    NotifiedChange::Added => Event::Added { position, topic },
+                    NotifiedChange::Removed => Event::Removed { position, topic },
+                    NotifiedChange::Selected => Event::Selected { position, topic },
+                    NotifiedChange::Deselected => Event::Deselected { position, topic },
+                };
+                tell(&mut self.subscriptions, &[u64::from(listener)], event);
+            }
+            delivery::Event::Reset { reason, lineage } => {
+                self.lineage = lineage;
+                self.topics.clear();
+                self.bulks.clear();
+                self.tell_all(&Event::Reset { position, reason, lineage });
+                return Ok(Taken::Reset);
+            }
+            delivery::Event::Progress => {}
+            delivery::Event::Initial { request, bulk: 0 } => return Ok(Taken::Complete(request)),
+            delivery::Event::Initial { request, bulk } => {
+                let state = self.bulks.entry(bulk).or_default();
+                state.announced = Some(request);
+                if state.ended {
+                    self.bulks.remove(&bulk);
+                    return Ok(Taken::Complete(request));
+                }
+            }
+            delivery::Event::Lagged { skipped } => {
+                self.tell_all(&Event::Lagged { position, skipped });
+            }
+        }
+        Ok(Taken::Done)
+    }
+
+    /// Gives the value back if its topic may still be introduced by an announced bulk stream.
+    fn value(
+        &mut self,
+        position: Position,
+        topic: TopicId,
+        value: Option<Bytes>,
+    ) -> Result<Result<(), Option<Bytes>>, Violation> {
+        let Some(known) = self.topics.get_mut(&topic) else {
+            let awaited = self.bulks.values().any(|bulk| bulk.announced.is_some());
+            return if awaited { Ok(Err(value)) } else { Err(Violation::UnknownTopic) };
+        };
+        if position.index <= known.version {
+            return Ok(Ok(()));
+        }
+        known.version = position.index;
+        known.position = position;
+        if self.retain_values {
+            // Its own allocation: the frame's memory is not kept for the life of the topic.
+            known.value = Some(value.as_deref().map(Bytes::copy_from_slice));
+        }
+        let topic = Arc::clone(&known.topic);
+        let event = Event::Value { position, topic, value, initial: false };
+        tell(&mut self.subscriptions, &known.routes, event);
+        Ok(Ok(()))
+    }
+
+    /// Takes a frame of the bulk stream of initial values with this number, after its head.
+    pub(super) fn bulk(&mut self, bulk: u64, message: BulkMessage) -> Result<Taken, Violation> {
+        match message {
+            BulkMessage::Item { version, topic, specification, path, value } => {
+                // The event stream is ahead of the bulk for a topic that is known.
+                if !self.topics.contains_key(&topic) {
+                    let position = Position { index: version, ordinal: 0 };
+                    let topic = describe(topic, specification, path);
+                    self.introduce(topic, version, position, value);
+                }
+                Ok(Taken::Done)
+            }
+            BulkMessage::End { .. } => {
+                let state = self.bulks.entry(bulk).or_default();
+                if std::mem::replace(&mut state.ended, true) {
+                    return Err(Violation::Bulk);
+                }
+                match state.announced {
+                    Some(request) => {
+                        self.bulks.remove(&bulk);
+                        Ok(Taken::Complete(request))
+                    }
+                    None => Ok(Taken::Done),
+                }
+            }
+            BulkMessage::Begin(_) | BulkMessage::Row(_) => Err(Violation::Bulk),
+        }
+    }
+
+    fn introduce(
+        &mut self,
+        topic: Topic,
+        version: Index,
+        position: Position,
+        value: Option<Bytes>,
+    ) {
+        let routes: Vec<u64> = self
+            .subscriptions
+            .iter()
+            .filter(|(_, subscription)| match &subscription.sort {
+                Sort::Topics(selector) => selector.matches(&topic.path),
+                Sort::Listener => false,
+            })
+            .map(|(number, _)| *number)
+            .collect();
+        let id = topic.id;
+        let value = value.map(Some);
+        let mut known = Known { topic: Arc::new(topic), version, position, value, routes };
+        for number in &known.routes {
+            if let Some(subscription) = self.subscriptions.get_mut(number) {
+                known.introduce(&mut subscription.waiting);
+            }
+        }
+        known.value = match known.value.take() {
+            Some(Some(bytes)) if self.retain_values => Some(Some(Bytes::copy_from_slice(&bytes))),
+            _ => None,
+        };
+        self.topics.insert(id, known);
+    }
+
+    fn tell_all(&mut self, event: &Event) {
+        for subscription in self.subscriptions.values_mut() {
+            subscription.waiting.push(event.clone());
+        }
+    }
+
+    /// Takes the next batch that waits for a local stream, and where to.
+    pub(super) fn take_batch(&mut self) -> Option<(mpsc::Sender<Vec<Event>>, Vec<Event>)> {
+        let subscription = self
+            .subscriptions
+            .values_mut()
+            .find(|subscription| !subscription.waiting.is_empty())?;
+        let waiting = &mut subscription.waiting;
+        let batch = if waiting.len() > BATCH_EVENTS_MAX {
+            waiting.drain(..BATCH_EVENTS_MAX).collect()
+        } else {
+            std::mem::take(waiting)
+        };
+        Some((subscription.sender.clone(), batch))
+    }
+
+    /// The session is over: every local stream ends after what waits for it.
+    pub(super) fn end(&mut self) {
+        for (_, subscription) in std::mem::take(&mut self.subscriptions) {
+            // A stream that is full loses its last batch, not its end.
+            let _ = subscription.sender.try_send(subscription.waiting);
+        }
+        self.topics.clear();
+    }
+}
+
+impl Known {
+    fn introduce(&self, waiting: &mut Vec<Event>) {
+        let position = self.position;
+        let topic = || Arc::clone(&self.topic);
+        waiting.push(Event::Subscribed { position, topic: topic() });
+        if let Some(value) = &self.value {
+            let value = value.clone();
+            waiting.push(Event::Value { position, topic: topic(), value, initial: true });
+        }
+    }
+}
+
+/// Leaves an event for these local streams; the last one gets it without a copy.
+fn tell(subscriptions: &mut BTreeMap<u64, Subscription>, routes: &[u64], event: Event) {
+    let Some((last, others)) = routes.split_last() else { return };
+    for number in others {
+        if let Some(subscription) = subscriptions.get_mut(number) {
+            subscription.waiting.push(event.clone());
+        }
+    }
+    if let Some(subscription) = subscriptions.get_mut(last) {
+        subscription.waiting.push(event);
+    }
+}
+
+fn describe(id: TopicId, specification: WireSpecification, path: TopicPath) -> Topic {
+    let topic_type = TopicType::from_code(specification.topic_type);
+    Topic { id, path, topic_type, properties: specification.properties }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::delivery::{Event as Wire, UnsubscribeReason};
+    use crate::protocol::handshake::ResetReason;
+
+    const LINEAGE: Lineage = Lineage(9);
+
+    fn at(entry: u64) -> Position {
+        Position { index: Index::new(entry, 0), ordinal: 0 }
+    }
+
+    fn begun() -> Deliveries {
+        let mut deliveries = Deliveries::new(true, LINEAGE, None);
+        deliveries.event(EventMessage::Begin { lineage: LINEAGE, after: at(1) }).unwrap();
+        deliveries
+    }
+
+    fn path(text: &str) -> TopicPath {
+        TopicPath::parse(text).unwrap()
+    }
+
+    fn json() -> WireSpecification {
+        WireSpecification { topic_type: 2, properties: BTreeMap::new() }
+    }
+
+    fn subscribed(topic: u64, text: &str) -> Wire {
+        Wire::Subscribed { topic: TopicId(topic), specification: json(), path: path(text) }
+    }
+
+    fn value(topic: u64, text: &'static str) -> Wire {
+        Wire::Value { topic: TopicId(topic), value: Some(Bytes::from_static(text.as_bytes())) }
+    }
+
+    fn item(entry: u64, topic: u64, text: &str, value: &'static str) -> BulkMessage {
+        BulkMessage::Item {
+            version: Index::new(entry, 0),
+            topic: TopicId(topic),
+            specification: json(),
+            path: path(text),
+            value: Some(Bytes::from_static(value.as_bytes())),
+        }
+    }
+
+    const END: BulkMessage = BulkMessage::End { count: 0, more: false };
+
+    fn event(deliveries: &mut Deliveries, entry: u64, event: Wire) -> Taken {
+        let message = EventMessage::Event { position: at(entry), last: true, event };
+        deliveries.event(message).unwrap()
+    }
+
+    fn stream(deliveries: &mut Deliveries, selector: &str) -> (u64, mpsc::Receiver<Vec<Event>>) {
+        let (sender, receiver) = mpsc::channel(100);
+        let sort = Sort::Topics(Arc::new(Selector::parse(selector).unwrap()));
+        (deliveries.subscribe(sort, sender), receiver)
+    }
+
+    /// What has come to a stream, in short.
+    fn heard(deliveries: &mut Deliveries, receiver: &mut mpsc::Receiver<Vec<Event>>) -> String {
+        while let Some((sender, batch)) = deliveries.take_batch() {
+            assert!(batch.len() <= BATCH_EVENTS_MAX);
+            sender.try_send(batch).unwrap();
+        }
+        let mut events = Vec::new();
+        while let Ok(batch) = receiver.try_recv() {
+            events.extend(batch);
+        }
+        let short = |event: Event| match event {
+            Event::Subscribed { topic, .. } => format!("+{}", topic.path),
+            Event::Unsubscribed { topic, .. } => format!("-{}", topic.path),
+            Event::Value { topic, value, position, initial } => {
+                let text = String::from_utf8(value.unwrap_or_default().to_vec()).unwrap();
+                let sign = if initial { ":" } else { "=" };
+                format!("{}{sign}{text}@{}", topic.path, position.index.entry())
+            }
+            Event::Reset { .. } => "reset".to_owned(),
+            Event::Moved { node, .. } => format!("moved to {node}"),
+            Event::Current { .. } => "current".to_owned(),
+            other => format!("{other:?}"),
+        };
+        events.into_iter().map(short).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn events_go_to_the_streams_that_match() {
+        let mut deliveries = begun();
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        let (one, mut only) = stream(&mut deliveries, ">a");
+        event(&mut deliveries, 2, subscribed(1, "a"));
+        event(&mut deliveries, 3, value(1, "x"));
+        event(&mut deliveries, 4, subscribed(2, "b"));
+        event(&mut deliveries, 5, value(2, "y"));
+        assert_eq!(heard(&mut deliveries, &mut all), "+a a=x@3 +b b=y@5");
+        assert_eq!(heard(&mut deliveries, &mut only), "+a a=x@3");
+        assert!(deliveries.unsubscribe(one).is_some() && deliveries.unsubscribe(one).is_none());
+        let reason = UnsubscribeReason::Removed;
+        event(&mut deliveries, 6, Wire::Unsubscribed { topic: TopicId(1), reason });
+        assert_eq!(heard(&mut deliveries, &mut all), "-a");
+    }
+
+    #[test]
+    fn a_later_stream_starts_with_what_is_known() {
+        let mut deliveries = begun();
+        event(&mut deliveries, 2, subscribed(2, "b"));
+        event(&mut deliveries, 2, value(2, "y"));
+        event(&mut deliveries, 3, subscribed(1, "a"));
+        let (_, mut late) = stream(&mut deliveries, "?.*//");
+        event(&mut deliveries, 4, value(2, "z"));
+        assert_eq!(heard(&mut deliveries, &mut late), "+a +b b:y@2 b=z@4");
+    }
+
+    #[test]
+    fn a_value_waits_for_its_topic_on_an_announced_bulk_stream() {
+        let mut deliveries = begun();
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        event(&mut deliveries, 2, Wire::Initial { request: 7, bulk: 1 });
+        let Taken::Later(early) = event(&mut deliveries, 3, value(1, "new")) else {
+            panic!("taken without its topic")
+        };
+        assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(2))));
+        assert_eq!(deliveries.bulk(1, item(2, 2, "b", "b")), Ok(Taken::Done));
+        let Taken::Later(early) = deliveries.event(early).unwrap() else {
+            panic!("taken without its topic")
+        };
+        assert_eq!(deliveries.bulk(1, item(1, 1, "a", "old")), Ok(Taken::Done));
+        assert_eq!(deliveries.event(early), Ok(Taken::Done));
+        assert_eq!(deliveries.bulk(1, END), Ok(Taken::Complete(7)));
+        assert_eq!(heard(&mut deliveries, &mut all), "+b b:b@2 +a a:old@1 a=new@3");
+        assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(3))));
+    }
+
+    #[test]
+    fn what_is_in_the_initial_value_is_not_delivered_again() {
+        let mut deliveries = begun();
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        // The bulk stream was read ahead of the event stream, and ended before it was announced.
+        deliveries.bulk(1, item(5, 1, "a", "five")).unwrap();
+        assert_eq!(deliveries.bulk(1, END), Ok(Taken::Done));
+        event(&mut deliveries, 4, value(1, "four"));
+        event(&mut deliveries, 5, value(1, "five"));
+        assert_eq!(
+            event(&mut deliveries, 5, Wire::Initial { request: 7, bulk: 1 }),
+            Taken::Complete(7)
+        );
+        event(&mut deliveries, 6, value(1, "six"));
+        // An item of a topic that is known is older than its events.
+        deliveries.bulk(2, item(5, 1, "a", "five")).unwrap();
+        assert_eq!(heard(&mut deliveries, &mut all), "+a a:five@5 a=six@6");
+    }
+
+    #[test]
+    fn a_resume_repeats_nothing_and_misses_nothing() {
+        let mut deliveries = begun();
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        event(&mut deliveries, 2, subscribed(1, "a"));
+        // The first of two events of entry 3; the connection breaks before the second.
+        let first = |event| EventMessage::Event { position: at(3), last: false, event };
+        deliveries.event(first(value(1, "x"))).unwrap();
+        assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(2))));
+        deliveries.reconnected(&"n2".into());
+        deliveries.event(EventMessage::Begin { lineage: LINEAGE, after: at(2) }).unwrap();
+        deliveries.event(first(value(1, "x"))).unwrap();
+        let second = Position { ordinal: 1, ..at(3) };
+        let added = EventMessage::Event { position: second, last: true, event: subscribed(2, "b") };
+        deliveries.event(added).unwrap();
+        event(&mut deliveries, 4, value(2, "y"));
+        assert_eq!(heard(&mut deliveries, &mut all), "+a a=x@3 moved to n2 +b b=y@4");
+        assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(4))));
+    }
+
+    #[test]
+    fn a_reset_starts_over_even_at_lower_positions() {
+        let mut deliveries = begun();
+        let (number, mut all) = stream(&mut deliveries, "?.*//");
+        event(&mut deliveries, 8, subscribed(1, "a"));
+        event(&mut deliveries, 9, value(1, "x"));
+        deliveries.reconnected(&"n2".into());
+        deliveries.event(EventMessage::Begin { lineage: LINEAGE, after: at(5) }).unwrap();
+        let reset = Wire::Reset { reason: ResetReason::OtherLineage, lineage: Lineage(10) };
+        assert_eq!(event(&mut deliveries, 5, reset), Taken::Reset);
+        event(&mut deliveries, 5, Wire::Initial { request: 0, bulk: 1 });
+        deliveries.bulk(1, item(4, 1, "a", "w")).unwrap();
+        assert_eq!(deliveries.bulk(1, END), Ok(Taken::Complete(0)));
+        deliveries.tell_current(&[number]);
+        event(&mut deliveries, 6, value(1, "v"));
+        assert_eq!(
+            heard(&mut deliveries, &mut all),
+            "+a a=x@9 moved to n2 reset +a a:w@4 current a=v@6"
+        );
+        assert_eq!(deliveries.resume_position(), (Lineage(10), Some(at(6))));
+    }
+
+    #[test]
+    fn progress_moves_the_resume_position() {
+        let mut deliveries = begun();
+        event(&mut deliveries, 50, Wire::Progress);
+        event(&mut deliveries, 50, Wire::Progress);
+        assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(50))));
+        assert_eq!(Deliveries::new(true, LINEAGE, None).resume_position(), (LINEAGE, None));
+    }
+
+    #[test]
+    fn broken_nodes_are_noticed() {
+        let mut fresh = Deliveries::new(true, LINEAGE, None);
+        let early = EventMessage::Event { position: at(1), last: true, event: Wire::Progress };
+        assert_eq!(fresh.event(early), Err(Violation::NoHead));
+        let mut deliveries = begun();
+        let begin = EventMessage::Begin { lineage: LINEAGE, after: at(1) };
+        assert_eq!(deliveries.event(begin), Err(Violation::SecondHead));
+        let unknown = EventMessage::Event { position: at(2), last: true, event: value(1, "x") };
+        assert_eq!(deliveries.event(unknown), Err(Violation::UnknownTopic));
+        deliveries.bulk(1, END).unwrap();
+        assert_eq!(deliveries.bulk(1, END), Err(Violation::Bulk));
+    }
+
+    #[test]
+    fn long_batches_are_cut() {
+        let mut deliveries = begun();
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        event(&mut deliveries, 2, subscribed(1, "a"));
+        for entry in 3..1_003 {
+            event(&mut deliveries, entry, value(1, "x"));
+        }
+        assert_eq!(heard(&mut deliveries, &mut all).split(' ').count(), 1_001);
+    }
+}
