@@ -70,7 +70,7 @@ impl StateStore {
                 }
             };
             if let Some(membership) = openraft::entry::RaftEntry::get_membership(entry) {
-                state.membership = StoredMembership::new(Some(id.clone()), membership);
+                state.membership = StoredMembership::new(Some(id), membership);
             }
             state.applied(id);
             result
@@ -160,7 +160,7 @@ impl RaftStateMachine<Types> for StateStore {
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         let state = self.applied.lock();
-        Ok((state.last.clone(), state.membership.clone()))
+        Ok((state.last, state.membership.clone()))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
@@ -215,7 +215,7 @@ impl RaftSnapshotBuilder<Types> for StateStore {
     async fn build_snapshot(&mut self) -> Result<Snapshot<SnapshotFile>, io::Error> {
         let (machine, last, membership) = {
             let state = self.applied.lock();
-            (state.machine.clone(), state.last.clone(), state.membership.clone())
+            (state.machine.clone(), state.last, state.membership.clone())
         };
         let Some(last) = last else {
             return Err(io::Error::other("nothing has been applied yet"));
