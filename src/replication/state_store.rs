@@ -195,6 +195,8 @@ impl RaftStateMachine<Types> for StateStore {
             store.load(&reader)
         });
         loaded.await.map_err(io::Error::other)??;
+        // What was applied inside of the snapshot was never answered here: the rings answer it.
+        self.pending.requeue_all();
         tracing::info!(
             event = event::SNAPSHOT_INSTALLED,
             entry = id.index,
@@ -226,6 +228,9 @@ impl RaftSnapshotBuilder<Types> for StateStore {
         }
         // Entries may be applied before this node has flushed them; a snapshot never covers more
         // than what its own disk holds.
+        if index >= self.log.next_index() {
+            return Err(io::Error::other(format!("entry {index} is not in this node's log")));
+        }
         while self.log.durable().is_none_or(|durable| durable < index) {
             if let Some(poison) = self.log.poisoned() {
                 return Err(io::Error::other(poison));
