@@ -474,7 +474,7 @@ mod tests {
         // What is stored is what is shown, so a crash is a node that is down for a while.
         for cut in 0..12 {
             let mut world = World::new(3, &["n1", "n2", "n3"]);
-            ["n1", "n2", "n3"].map(|node| world.start(node));
+            ["n1", "n2", "n3"].into_iter().for_each(|node| world.start(node));
             for step in 0..cut {
                 world.step(["n1", "n2", "n3"][step % 3]);
             }
@@ -493,7 +493,7 @@ mod tests {
     #[test]
     fn a_proposer_withdraws_for_a_lower_name_but_not_once_it_holds_all() {
         let mut world = World::new(3, &["n1", "n2", "n3", "n4"]);
-        ["n2", "n3", "n4"].map(|node| world.start(node));
+        ["n2", "n3", "n4"].into_iter().for_each(|node| world.start(node));
         assert!(matches!(world.step("n2"), Next::Stand(Standing::Proposing(_))));
         assert!(matches!(world.step("n3"), Next::Stand(Standing::Pledged { .. })));
         world.start("n1");
@@ -508,7 +508,7 @@ mod tests {
         assert!(matches!(refused, Next::Refuse(FoundingFault::OtherCluster { .. })));
 
         let mut world = World::new(3, &["n1", "n2", "n3", "n4"]);
-        ["n2", "n3", "n4"].map(|node| world.start(node));
+        ["n2", "n3", "n4"].into_iter().for_each(|node| world.start(node));
         for node in ["n2", "n3", "n4", "n2"] {
             world.step(node);
         }
@@ -520,7 +520,7 @@ mod tests {
     #[test]
     fn a_wiped_founder_makes_the_proposer_begin_again() {
         let mut world = World::new(3, &["n1", "n2", "n3"]);
-        ["n1", "n2", "n3"].map(|node| world.start(node));
+        ["n1", "n2", "n3"].into_iter().for_each(|node| world.start(node));
         world.step("n1");
         world.step("n2");
         world.nodes.insert(name("n2"), (999, Standing::Empty));
@@ -528,7 +528,7 @@ mod tests {
         assert!(world.formed("n2").is_some() && world.formed("n2") == world.formed("n1"));
         // A wiped proposer: who pledged is free once all founders are in sight and none formed.
         let mut world = World::new(3, &["n1", "n2", "n3"]);
-        ["n1", "n2", "n3"].map(|node| world.start(node));
+        ["n1", "n2", "n3"].into_iter().for_each(|node| world.start(node));
         for node in ["n1", "n2", "n3"] {
             world.step(node);
         }
@@ -543,7 +543,7 @@ mod tests {
     #[test]
     fn another_count_of_founders_is_refused() {
         let mut world = World::new(2, &["n1", "n2"]);
-        ["n1", "n2"].map(|node| world.start(node));
+        ["n1", "n2"].into_iter().for_each(|node| world.start(node));
         world.step("n1");
         world.expect = 3;
         let refused = world.step("n2");

@@ -114,7 +114,7 @@ impl Replication {
     #[must_use]
     pub fn is_safe_to_stop(&self) -> bool {
         let voters = self.core.peers.roster().members().count();
-        self.core.peers.connected().len() >= voters / 2 + 1
+        self.core.peers.connected().len() > voters / 2
     }
 
     /// Whether this node leads now.

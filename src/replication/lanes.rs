@@ -113,10 +113,10 @@ impl Lanes {
         match call {
             CALL_HEARTBEAT => {
                 let beat = AppendHead::take(request).ok()?.whole().ok()?;
-                let commit = beat.leader_commit.clone();
-                let previous = beat.prev_log_id.clone();
+                let commit = beat.leader_commit;
+                let previous = beat.prev_log_id;
                 let answer = self.raft.append_entries(beat).await.ok()?;
-                let result = answer.into_stream_result(previous.clone(), previous);
+                let result = answer.into_stream_result(previous, previous);
                 if accepted(&result) {
                     self.contact.heard();
                     self.gate.leader_commits(commit.as_ref());

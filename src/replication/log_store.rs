@@ -177,6 +177,9 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         let kept = last.map(|id| id.index());
+        if kept.is_some_and(|kept| kept.saturating_add(1) >= self.log.next_index()) {
+            return Ok(());
+        }
         durably(|done| self.log.truncate_after(kept, done)).await
     }
 

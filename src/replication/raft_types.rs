@@ -160,7 +160,7 @@ impl Entry {
     }
 
     pub(super) fn id(&self) -> LogId {
-        self.id.clone()
+        self.id
     }
 
     pub(super) fn term(&self) -> u64 {

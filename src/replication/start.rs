@@ -234,7 +234,7 @@ fn tell(report: &OpenReport, dir: &Path) {
 
 /// The writer's thread: group after group until the log is closed, or nothing can be flushed. A
 /// stop without a close, as after a start that failed, ends it between two groups.
-fn drive(mut writer: Writer, stop: &StopSignal, supervisor: &Supervisor) {
+pub(super) fn drive(mut writer: Writer, stop: &StopSignal, supervisor: &Supervisor) {
     loop {
         match writer.step(Some(WRITER_WAIT)) {
             Step::Idle { .. } if stop.is_stopped() => return,
