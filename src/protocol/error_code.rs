@@ -1,7 +1,7 @@
 //! Every wire error, numbered by area, never reused.
 //!
 //! Codes that also stand in the log are those of [`Rejection`](crate::domain::outcome::Rejection),
-//! with the same numbers; a test holds the two lists together.
+//! with the same numbers; `tests/protocol.rs` holds the two lists together.
 
 use std::fmt;
 
@@ -178,7 +178,6 @@ impl fmt::Display for ErrorCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::outcome::Rejection;
 
     #[test]
     fn numbers_are_unique_rising_and_come_back() {
@@ -189,34 +188,5 @@ mod tests {
             assert_eq!(ErrorCode::from(code.number()), *code);
         }
         assert_eq!(ErrorCode::from(65_000), ErrorCode::Unknown(65_000));
-    }
-
-    #[test]
-    fn rejections_have_the_same_numbers_here() {
-        use Rejection as R;
-        for (rejection, code) in [
-            (R::Undecodable, ErrorCode::Undecodable),
-            (R::NoSuchSession, ErrorCode::NoSuchSession),
-            (R::StaleEpoch, ErrorCode::StaleEpoch),
-            (R::StaleRoles, ErrorCode::StaleRoles),
-            (R::Gap, ErrorCode::Gap),
-            (R::Forgotten, ErrorCode::Forgotten),
-            (R::WrongSecret, ErrorCode::WrongSecret),
-            (R::RefusedByHost, ErrorCode::RefusedByHost),
-            (R::TooMany, ErrorCode::TooMany),
-            (R::NoSuchTopic, ErrorCode::NoSuchTopic),
-            (R::ExistsMismatch, ErrorCode::ExistsMismatch),
-            (R::InvalidPath, ErrorCode::InvalidPath),
-            (R::InvalidSpecification, ErrorCode::InvalidSpecification),
-            (R::IncompatibleValue, ErrorCode::IncompatibleValue),
-            (R::UnsatisfiedConstraint, ErrorCode::UnsatisfiedConstraint),
-            (R::InvalidStream, ErrorCode::InvalidStream),
-            (R::ValueTooLarge, ErrorCode::ValueTooLarge),
-            (R::InvalidSelector, ErrorCode::InvalidSelector),
-            (R::PermissionDenied, ErrorCode::PermissionDenied),
-            (R::AlreadyFounded, ErrorCode::AlreadyFounded),
-        ] {
-            assert_eq!(rejection.code(), code.number(), "{rejection:?}");
-        }
     }
 }

@@ -127,4 +127,15 @@ mod tests {
         codes.dedup();
         assert_eq!(codes.len(), ALL.len());
     }
+
+    #[test]
+    fn the_page_for_operators_has_every_code_and_its_meaning() {
+        let page = include_str!("../../docs/events.md");
+        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| Q-")).collect();
+        assert_eq!(rows.len(), ALL.len());
+        for (row, (code, meaning)) in rows.into_iter().zip(ALL) {
+            let expected = format!("| {code} |{meaning} | ");
+            assert!(row.starts_with(&expected), "{row}\nshould begin with\n{expected}");
+        }
+    }
 }
