@@ -1,5 +1,4 @@
 //! Where the protocol repeats what belongs to the domain, the two are held together here.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use bytes::{Bytes, BytesMut};
 use quorate::domain::command::{Command, TypedValue};
@@ -60,6 +59,9 @@ fn rejections_are_wire_error_codes() {
         (R::WrongSecret, ErrorCode::WrongSecret),
         (R::RefusedByHost, ErrorCode::RefusedByHost),
         (R::TooMany, ErrorCode::TooMany),
+        (R::StaleHost, ErrorCode::StaleHost),
+        (R::SessionExists, ErrorCode::SessionExists),
+        (R::InvalidScope, ErrorCode::InvalidScope),
         (R::NoSuchTopic, ErrorCode::NoSuchTopic),
         (R::ExistsMismatch, ErrorCode::ExistsMismatch),
         (R::InvalidPath, ErrorCode::InvalidPath),
@@ -69,6 +71,7 @@ fn rejections_are_wire_error_codes() {
         (R::InvalidStream, ErrorCode::InvalidStream),
         (R::ValueTooLarge, ErrorCode::ValueTooLarge),
         (R::InvalidSelector, ErrorCode::InvalidSelector),
+        (R::InvalidConstraint, ErrorCode::InvalidConstraint),
         (R::PermissionDenied, ErrorCode::PermissionDenied),
         (R::AlreadyFounded, ErrorCode::AlreadyFounded),
     ];

@@ -76,6 +76,13 @@ pub use update_stream::UpdateStream;
 pub use value::Value;
 pub use writing::{AddedTopic, SetTopic};
 
+pub use crate::protocol::ErrorCode;
+pub use crate::protocol::delivery::UnsubscribeReason;
+pub use crate::protocol::handshake::{Credentials, NodeAddress, ResetReason, StartFrom};
+pub use crate::protocol::read::{Bound as PathBound, Fetch, Level as ReadLevel};
+pub use crate::protocol::record::Target;
+pub use crate::protocol::topic::{ConstraintNode, JsonCondition, Operator, WireValue};
+
 use connection::dial::Dialer;
 use connection::driver::{self, Purpose, RoundFailed};
 use deliveries::Sort;
@@ -85,7 +92,6 @@ use shared::{Shared, scope_of};
 use crate::domain::id::{ClusterId, Index, Lineage, SessionId};
 use crate::domain::selector::Selector;
 use crate::protocol::command::ClientCommand;
-use crate::protocol::handshake::NodeAddress;
 use crate::supervisor::Supervisor;
 
 /// A session of a cluster; clones share it. The session ends with [`close`](Self::close) or when

@@ -1,5 +1,5 @@
 //! The client against scripted nodes.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod scripted_node;
 
