@@ -5,15 +5,15 @@
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, select_all};
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use super::deliveries::{Deliveries, Taken};
-use super::event::Event;
 use super::life::Heard;
 use super::live::End;
-use super::shared::Shared;
+use crate::client::deliveries::{Deliveries, Flushed, Taken};
+use crate::client::event::Event;
+use crate::client::shared::Shared;
 use crate::protocol::delivery::{BulkMessage, BulkPurpose, EventMessage};
 use crate::protocol::{DecodeError, ErrorCode, kind};
 use crate::transport::{Connection, Frame, FrameReceiver, ReceiveError};
@@ -47,24 +47,24 @@ type Arrival = (Source, FrameReceiver, Result<Option<Frame>, ReceiveError>);
 struct Streams<'a> {
     shared: &'a Shared,
     arriving: FuturesUnordered<BoxFuture<'static, Arrival>>,
-    /// Streams with events that go on once what they brought has been handed on.
+    /// Streams with events that go on once what they brought has been handed on far enough.
     resting: Vec<(Source, FrameReceiver)>,
     held: Option<(EventMessage, FrameReceiver)>,
 }
 
 /// Delivers until the connection ends.
-pub(super) async fn deliver(shared: &Shared, heard: &Heard, connection: &Connection) -> End {
+pub(in crate::client) async fn deliver(
+    shared: &Shared,
+    heard: &Heard,
+    connection: &Connection,
+) -> End {
     let arriving = FuturesUnordered::new();
     let mut streams = Streams { shared, arriving, resting: Vec::new(), held: None };
-    let mut full: Option<(mpsc::Sender<Vec<Event>>, Vec<Event>)> = None;
     loop {
-        if full.is_none() {
-            full = shared.deliveries().take_batch();
-            if full.is_none() {
-                streams.wake();
-            }
+        let Flushed { stalled, blocked } = shared.deliveries().flush();
+        if !blocked {
+            streams.wake();
         }
-        let waiting = full.as_ref().map(|(sender, _)| sender.clone());
         tokio::select! {
             accepted = connection.accept_uni() => match accepted {
                 Ok(receiver) => streams.read(Source::New, receiver),
@@ -77,25 +77,17 @@ pub(super) async fn deliver(shared: &Shared, heard: &Heard, connection: &Connect
                     return end;
                 }
             }
-            () = hand_over(&waiting, &mut full), if waiting.is_some() => {}
+            () = room(&stalled), if !stalled.is_empty() => {}
             () = shared.to_deliver.notified() => {}
         }
     }
 }
 
-/// Waits for room in a local stream, or for its end, and gives it its batch.
-async fn hand_over(
-    sender: &Option<mpsc::Sender<Vec<Event>>>,
-    full: &mut Option<(mpsc::Sender<Vec<Event>>, Vec<Event>)>,
-) {
-    if let Some(sender) = sender {
-        let permit = sender.reserve().await;
-        if let (Ok(permit), Some((_, batch))) = (permit, full.take()) {
-            permit.send(batch);
-        }
-        // A stream that was dropped wants no events.
-        *full = None;
-    }
+/// Waits until one of these local streams has room, or is gone.
+async fn room(stalled: &[mpsc::Sender<Vec<Event>>]) {
+    let rooms = stalled.iter().map(|sender| Box::pin(sender.reserve()));
+    // The place that was found is given back, and taken by the next flush.
+    drop(select_all(rooms).await);
 }
 
 impl Streams<'_> {
