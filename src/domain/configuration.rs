@@ -2,8 +2,8 @@
 
 use imbl::OrdMap;
 
-use super::hash::{ItemKind, ItemSum, digest, item};
 use super::id::{ClusterId, Lineage, NodeId};
+use crate::domain::machine::hash::{ItemKind, ItemSum, digest, item};
 
 /// The principal that the founding command makes.
 pub const ADMINISTRATOR: &str = "admin";

@@ -1,23 +1,18 @@
 //! What the cluster knows and decides, as pure code.
 //!
 //! Nothing in this folder reads a clock, draws a random number, touches a file or a socket, logs,
-//! awaits, or iterates in hash order. [`Machine::apply`](machine::Machine::apply) of the same log gives the same state,
-//! the same outcomes and the same events on every node and in every run; `tests/architecture.rs`
-//! holds the folder to it.
+//! awaits, or iterates in hash order. [`Machine::apply`](machine::Machine::apply) of the same log
+//! gives the same state, the same outcomes and the same events on every node and in every run;
+//! `tests/architecture.rs` holds the folder to it.
 
 mod apply;
-mod archive;
 pub mod command;
 pub mod configuration;
 pub mod constraint;
 pub mod effect;
 pub mod entry;
 pub mod fetch;
-#[doc(hidden)]
-pub mod fuzzing;
-mod hash;
 pub mod id;
-pub mod invariants;
 pub mod limits;
 pub mod machine;
 pub mod node_address;
@@ -25,5 +20,8 @@ pub mod node_name;
 pub mod outcome;
 pub mod selector;
 pub mod session;
-pub mod snapshot;
 pub mod topic;
+
+#[doc(hidden)]
+pub use machine::fuzzing;
+pub use machine::{invariants, snapshot};

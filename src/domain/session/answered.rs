@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use imbl::Vector;
 
-use crate::domain::hash::{ItemKind, digest, item};
 use crate::domain::id::{Index, SessionId};
 use crate::domain::limits;
+use crate::domain::machine::hash::{ItemKind, digest, item};
 use crate::domain::outcome::{Outcome, Rejection};
 
 /// Answers that are kept at most: all that may be in flight, and one more.

@@ -10,9 +10,9 @@ use super::answered::{ANSWERS_MAX, AnsweredRing};
 use super::lifecycle::SessionState;
 use crate::domain::apply::move_session::Claim;
 use crate::domain::command::OpenSession;
-use crate::domain::hash::{ItemKind, ItemSum, digest, item};
 use crate::domain::id::{Index, NodeId, SessionId};
 use crate::domain::limits;
+use crate::domain::machine::hash::{ItemKind, ItemSum, digest, item};
 use crate::domain::selector::{Selections, SelectionsError, Selector};
 
 /// A session. Its secrets are known here as hashes only.

@@ -7,8 +7,8 @@ use imbl::{OrdMap, OrdSet};
 
 use super::lifecycle::{Next, SessionState, SessionStep};
 use super::record::{Host, Interests, Session};
-use crate::domain::hash::ItemSum;
 use crate::domain::id::{Index, NodeId, SessionId};
+use crate::domain::machine::hash::ItemSum;
 use crate::domain::outcome::Outcome;
 use crate::domain::selector::{SelectionsError, Selector};
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::domain::effect::TopicInfo;
-use crate::domain::hash::{ItemKind, digest, item};
 use crate::domain::id::{Index, SessionId, StreamId};
+use crate::domain::machine::hash::{ItemKind, digest, item};
 
 /// A topic: what never changes while it lives, and what does.
 ///

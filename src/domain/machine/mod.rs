@@ -4,42 +4,48 @@
 //! must keep true stands with the part. A clone is O(1) and stands still, so readers never lock
 //! apply and apply never waits for a reader.
 
-use super::apply::found::Charter;
-use super::apply::move_session::Claim;
-use super::apply::set_topic::Target;
-use super::apply::{self, Context, Decision, Effects};
-use super::command::{Command, Sender};
-use super::configuration::{Configuration, Founding};
-use super::effect::Event;
-use super::entry::{Origin, Payload, Proposal};
-use super::hash::{ItemKind, item};
-use super::id::{Index, NodeId, SessionId, TopicId};
-use super::outcome::{Outcome, Rejection};
-use super::session::admission::{Admission, admit};
-use super::session::record::{Host, Session};
-use super::session::table::SessionTable;
-use super::topic::path::TopicPath;
-use super::topic::record::Topic;
-use super::topic::tree::TopicTree;
+#[doc(hidden)]
+pub mod fuzzing;
+pub(in crate::domain) mod hash;
+pub mod invariants;
+pub mod snapshot;
+
+use crate::domain::apply::found::Charter;
+use crate::domain::apply::move_session::Claim;
+use crate::domain::apply::set_topic::Target;
+use crate::domain::apply::{self, Context, Decision, Effects};
+use crate::domain::command::{Command, Sender};
+use crate::domain::configuration::{Configuration, Founding};
+use crate::domain::effect::Event;
+use crate::domain::entry::{Origin, Payload, Proposal};
+use crate::domain::id::{Index, NodeId, SessionId, TopicId};
+use crate::domain::outcome::{Outcome, Rejection};
+use crate::domain::session::admission::{Admission, admit};
+use crate::domain::session::record::{Host, Session};
+use crate::domain::session::table::SessionTable;
+use crate::domain::topic::path::TopicPath;
+use crate::domain::topic::record::Topic;
+use crate::domain::topic::tree::TopicTree;
+use hash::{ItemKind, item};
 
 /// The replicated state at an exact index.
 #[derive(Debug, Clone, Default)]
 pub struct Machine {
-    pub(super) clock: LogClock,
-    pub(super) topics: TopicTree,
-    pub(super) sessions: SessionTable,
-    pub(super) configuration: Configuration,
+    clock: LogClock,
+    topics: TopicTree,
+    sessions: SessionTable,
+    configuration: Configuration,
 }
 
 /// How far the machine has come in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct LogClock {
+struct LogClock {
     /// The newest applied entry. Not part of the state hash, which is compared at equal entries.
-    pub(super) applied: u64,
+    applied: u64,
     /// Of the newest entry that carried a time.
-    pub(super) log_time_ms: u64,
+    log_time_ms: u64,
     /// Of the newest entry that carried a time.
-    pub(super) wall_time_ms: u64,
+    wall_time_ms: u64,
 }
 
 /// What came of one entry.
@@ -138,7 +144,10 @@ impl Machine {
     }
 
     /// The topics from a path on, in path order.
-    pub fn topics_from(&self, path: &TopicPath) -> impl Iterator<Item = &Topic> {
+    pub fn topics_from<'a>(
+        &'a self,
+        path: &TopicPath,
+    ) -> impl Iterator<Item = &'a Topic> + use<'a> {
         self.topics.range(path.clone()..)
     }
 
@@ -306,7 +315,7 @@ impl Machine {
 }
 
 impl LogClock {
-    pub(super) fn hash(self) -> u64 {
+    fn hash(self) -> u64 {
         item(ItemKind::Clock, [self.log_time_ms, self.wall_time_ms])
     }
 }
@@ -368,8 +377,8 @@ mod tests {
         for at in ["b", "a/b", "a"] {
             stage.add(at, plain(TopicType::String));
         }
-        let from = path("a/a");
-        let from = stage.machine.topics_from(&from).map(|topic| topic.info().path.to_string());
+        let from =
+            stage.machine.topics_from(&path("a/a")).map(|topic| topic.info().path.to_string());
         assert_eq!(from.collect::<Vec<_>>(), ["a/b", "b"]);
         let by_path = stage.machine.topic_at(&path("a")).unwrap();
         assert_eq!(stage.machine.topic(by_path.info().id), Some(by_path));

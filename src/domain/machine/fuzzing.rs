@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 
-use super::command::{Command, OpenSession, TypedValue};
-use super::constraint::Constraint;
-use super::effect::CloseReason;
-use super::entry::{Origin, Payload, Proposal};
-use super::id::{ClusterId, Lineage, NodeId, SessionId, StreamId, TopicId};
 use super::invariants;
-use super::machine::{Applied, Machine};
-use super::topic::path::TopicPath;
-use super::topic::specification::{Specification, TopicType};
+use super::{Applied, Machine};
+use crate::domain::command::{Command, OpenSession, TypedValue};
+use crate::domain::constraint::Constraint;
+use crate::domain::effect::CloseReason;
+use crate::domain::entry::{Origin, Payload, Proposal};
+use crate::domain::id::{ClusterId, Lineage, NodeId, SessionId, StreamId, TopicId};
+use crate::domain::topic::path::TopicPath;
+use crate::domain::topic::specification::{Specification, TopicType};
 
 /// The entries that a few bytes describe, and the machine that applied them.
 ///

@@ -2,7 +2,7 @@
 //!
 //! A released archive never changes. What is new is a new version with a type of its own, and its
 //! reader beside the old one; `tests/fixtures/commands` keeps the bytes of every version. These
-//! types are therefore apart from the commands of [`command`](super::command), however alike.
+//! types are therefore apart from the commands of [`command`](super), however alike.
 //!
 //! Archives are read by checked access only, and what they hold is parsed again into types that
 //! cannot be wrong.
@@ -15,33 +15,33 @@ use rkyv::ser::allocator::ArenaHandle;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Portable, Serialize};
 
-use super::command::{Command, CommandError, OpenSession, TypedValue};
-use super::constraint::Constraint;
-use super::effect::CloseReason;
-use super::id::{ClusterId, Lineage, NodeId, SessionId};
-use super::topic::path::TopicPath;
-use super::topic::specification::{Specification, TopicType};
+use super::{Command, CommandError, OpenSession, TypedValue};
+use crate::domain::constraint::Constraint;
+use crate::domain::effect::CloseReason;
+use crate::domain::id::{ClusterId, Lineage, NodeId, SessionId};
+use crate::domain::topic::path::TopicPath;
+use crate::domain::topic::specification::{Specification, TopicType};
 
 /// Kinds of archives. Stored: never reused, never changed.
 pub(super) mod kind {
-    pub(in crate::domain) const ADD_TOPIC: u16 = 1;
-    pub(in crate::domain) const OPEN_TOPIC: u16 = 2;
-    pub(in crate::domain) const SET_TOPIC: u16 = 3;
-    pub(in crate::domain) const OPEN_STREAM: u16 = 4;
-    pub(in crate::domain) const REMOVE_TOPICS: u16 = 5;
-    pub(in crate::domain) const OPEN_SESSION: u16 = 6;
-    pub(in crate::domain) const MOVE_SESSION: u16 = 7;
-    pub(in crate::domain) const DETACH_SESSION: u16 = 8;
-    pub(in crate::domain) const CLOSE_SESSION: u16 = 9;
-    pub(in crate::domain) const EXPIRE_SESSIONS: u16 = 10;
-    pub(in crate::domain) const NODE_STARTED: u16 = 11;
-    pub(in crate::domain) const NODE_LOST: u16 = 12;
-    pub(in crate::domain) const SELECT: u16 = 13;
-    pub(in crate::domain) const LISTEN: u16 = 14;
-    pub(in crate::domain) const UNLISTEN: u16 = 15;
-    pub(in crate::domain) const FOUND: u16 = 16;
-    pub(in crate::domain) const SET_PASSWORD: u16 = 17;
-    pub(in crate::domain) const SET_ANONYMOUS: u16 = 18;
+    pub(in crate::domain::command) const ADD_TOPIC: u16 = 1;
+    pub(in crate::domain::command) const OPEN_TOPIC: u16 = 2;
+    pub(in crate::domain::command) const SET_TOPIC: u16 = 3;
+    pub(in crate::domain::command) const OPEN_STREAM: u16 = 4;
+    pub(in crate::domain::command) const REMOVE_TOPICS: u16 = 5;
+    pub(in crate::domain::command) const OPEN_SESSION: u16 = 6;
+    pub(in crate::domain::command) const MOVE_SESSION: u16 = 7;
+    pub(in crate::domain::command) const DETACH_SESSION: u16 = 8;
+    pub(in crate::domain::command) const CLOSE_SESSION: u16 = 9;
+    pub(in crate::domain::command) const EXPIRE_SESSIONS: u16 = 10;
+    pub(in crate::domain::command) const NODE_STARTED: u16 = 11;
+    pub(in crate::domain::command) const NODE_LOST: u16 = 12;
+    pub(in crate::domain::command) const SELECT: u16 = 13;
+    pub(in crate::domain::command) const LISTEN: u16 = 14;
+    pub(in crate::domain::command) const UNLISTEN: u16 = 15;
+    pub(in crate::domain::command) const FOUND: u16 = 16;
+    pub(in crate::domain::command) const SET_PASSWORD: u16 = 17;
+    pub(in crate::domain::command) const SET_ANONYMOUS: u16 = 18;
 }
 
 #[derive(Archive, Serialize)]

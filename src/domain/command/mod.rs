@@ -13,17 +13,18 @@
 //! The value type is what the client claims and its host has checked the bytes against; apply only
 //! compares it with the topic's. A released archive never changes: new fields are a new version.
 
+mod archive;
+
 use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::archive;
-use super::constraint::{Constraint, ConstraintError};
-use super::effect::CloseReason;
-use super::id::{ClusterId, Lineage, NodeId, SessionId, StreamId, TopicId};
-use super::outcome::Rejection;
-use super::topic::path::{PathError, TopicPath};
-use super::topic::specification::{Specification, SpecificationError, TopicType};
+use crate::domain::constraint::{Constraint, ConstraintError};
+use crate::domain::effect::CloseReason;
+use crate::domain::id::{ClusterId, Lineage, NodeId, SessionId, StreamId, TopicId};
+use crate::domain::outcome::Rejection;
+use crate::domain::topic::path::{PathError, TopicPath};
+use crate::domain::topic::specification::{Specification, SpecificationError, TopicType};
 
 /// Kinds of command bytes. Stored: never reused, never changed.
 mod kind {
@@ -143,7 +144,7 @@ pub enum Command {
         reason: CloseReason,
     },
     /// End detached sessions whose reconnect timeout has run out in log time; the machine checks
-    /// each again. At most [`PAGE_ITEMS_MAX`](super::limits::PAGE_ITEMS_MAX).
+    /// each again. At most [`PAGE_ITEMS_MAX`](crate::domain::limits::PAGE_ITEMS_MAX).
     ExpireSessions {
         /// Candidates.
         sessions: Vec<SessionId>,
@@ -495,7 +496,7 @@ mod tests {
     /// The bytes of every kind, as they were when it was released.
     #[test]
     fn golden_bytes() {
-        let golden = include_str!("../../tests/fixtures/commands/v1.txt");
+        let golden = include_str!("../../../tests/fixtures/commands/v1.txt");
         let golden: Vec<&str> = golden.lines().filter(|line| !line.starts_with('#')).collect();
         let commands = fuzzing::every_command();
         let now: Vec<String> = commands.iter().map(|command| hex(&command.encode())).collect();

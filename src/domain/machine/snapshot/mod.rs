@@ -32,8 +32,8 @@ pub use read::RestoreError;
 
 use bytes::Bytes;
 
-use super::limits::SNAPSHOT_RECORD_BYTES;
-use super::machine::Machine;
+use super::Machine;
+use crate::domain::limits::SNAPSHOT_RECORD_BYTES;
 
 /// The only version there is.
 const VERSION: u8 = 1;
@@ -76,6 +76,7 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use bytes::{BufMut, BytesMut};
+    use proptest::prelude::*;
 
     use super::*;
     use crate::domain::apply::stage::{ONE, Stage, TWO, open, plain, string, update, with};
@@ -249,7 +250,18 @@ mod tests {
         let topic = stage.add("a/b", plain(TopicType::String));
         stage.send(ONE, update(topic, "x"));
         let hex: String = whole(&stage.machine).iter().map(|byte| format!("{byte:02x}")).collect();
-        let golden = include_str!("../../../tests/fixtures/snapshots/v1.hex");
+        let golden = include_str!("../../../../tests/fixtures/snapshots/v1.hex");
         assert_eq!(hex, golden.trim());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn hostile_records_are_a_machine_or_an_error(
+            input in prop::collection::vec(any::<u8>(), 0..600),
+        ) {
+            fuzzing::snapshot_restore(&input);
+        }
     }
 }

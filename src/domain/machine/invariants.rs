@@ -3,7 +3,7 @@
 //! Called by tests, fuzz targets and the simulation; it visits everything, so never on the way of a
 //! command.
 
-use super::machine::Machine;
+use super::Machine;
 
 /// What does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
