@@ -56,13 +56,15 @@ use super::vote_gate::VoteGate;
 use crate::clock::{Clock, milliseconds};
 use crate::peer::{IncomingStream, Mesh, MeshSettings, ResetKey};
 use crate::protocol::peer_message::Hello;
-use crate::supervisor::{Exit, ExitCode, Supervisor};
+use crate::supervisor::{Exit, ExitCode, StopSignal, Supervisor};
 use crate::telemetry::event;
 
 /// How long the log writer waits for work before it looks whether it is to stop.
 const WRITER_WAIT: Duration = Duration::from_millis(100);
 /// How long the writer pauses while the disk is full.
 const FULL_PAUSE: Duration = Duration::from_millis(50);
+/// How long tasks have to end when the start fails.
+const GIVE_UP_PATIENCE: Duration = Duration::from_secs(1);
 /// Entries in one append request; bytes bound it before this does.
 const REQUEST_ENTRIES: u64 = 1_024;
 /// Behind this many entries a blocking `add_learner` still waits; purge alone decides between log
@@ -128,39 +130,45 @@ impl Replication {
             reset_key: ResetKey::from_bytes(directory.reset_keys().0),
         };
         let (mesh, streams) = Mesh::start(mesh_settings, hello, &groups.mesh)?;
-        if store.is_none() {
-            state.send_replace(NodeState::Joining);
-            found(&mut directory, &mesh, expect, clock).await?;
-            store = Some(Store::open(&directory, &retention, &groups)?);
+        let started = async {
+            if store.is_none() {
+                state.send_replace(NodeState::Joining);
+                found(&mut directory, &mesh, expect, clock).await?;
+                store = Some(Store::open(&directory, &retention, &groups)?);
+            }
+            let Standing::Formed { proposal, .. } = directory.standing().clone() else {
+                return Err(StartError::Stopped);
+            };
+            let (Some((cluster, id)), Some(store)) =
+                (membership(directory.standing(), &name), store)
+            else {
+                return Err(StartError::NotAFounder { name, cluster: proposal.cluster });
+            };
+            let lineage = proposal.lineage;
+            let incarnation = directory.incarnation();
+            let assembly = Assembly {
+                member: Member { name, id, cluster, lineage, incarnation },
+                proposal,
+                directory,
+                store,
+                mesh: mesh.clone(),
+                groups: groups.clone(),
+                timing,
+                retention,
+                permits,
+                state,
+                clock,
+            };
+            assembly.run(founding, streams).await
+        };
+        let started = started.await;
+        if started.is_err() {
+            groups.consensus.stop(GIVE_UP_PATIENCE).await;
+            groups.storage.stop(GIVE_UP_PATIENCE).await;
+            mesh.stop().await;
+            groups.mesh.stop(GIVE_UP_PATIENCE).await;
         }
-        let (Standing::Formed { proposal, .. }, Some(store)) = (directory.standing(), store) else {
-            return Err(StartError::Stopped);
-        };
-        let proposal = proposal.clone();
-        let Some((cluster, id)) = membership(directory.standing(), &name) else {
-            return Err(StartError::NotAFounder { name, cluster: proposal.cluster });
-        };
-        let member = Member {
-            name,
-            id,
-            cluster,
-            lineage: proposal.lineage,
-            incarnation: directory.incarnation(),
-        };
-        let assembly = Assembly {
-            member,
-            proposal,
-            directory,
-            store,
-            mesh,
-            groups,
-            timing,
-            retention,
-            permits,
-            state,
-            clock,
-        };
-        assembly.run(founding, streams).await
+        started
     }
 }
 
@@ -191,14 +199,14 @@ impl Store {
         let (catalogue, set_aside) = Catalogue::open(disk, &dir.join("snapshots"), Some(owner))?;
         for aside in set_aside {
             tracing::warn!(
-                event = event::LOG_HOLE,
+                event = event::SNAPSHOT_SET_ASIDE,
                 file = aside.name,
                 error = %aside.error,
                 "a damaged snapshot was set aside"
             );
         }
         let stopping = groups.storage.clone();
-        groups.storage.spawn_thread("log writer", move |_| drive(writer, &stopping))?;
+        groups.storage.spawn_thread("log writer", move |stop| drive(writer, &stop, &stopping))?;
         let cut = matches!(report.tail, Tail::Cut(_));
         Ok(Self { log, catalogue: Arc::new(catalogue), cut, is_empty })
     }
@@ -224,10 +232,12 @@ fn tell(report: &OpenReport, dir: &Path) {
     }
 }
 
-/// The writer's thread: group after group until the log is closed, or nothing can be flushed.
-fn drive(mut writer: Writer, supervisor: &Supervisor) {
+/// The writer's thread: group after group until the log is closed, or nothing can be flushed. A
+/// stop without a close, as after a start that failed, ends it between two groups.
+pub(super) fn drive(mut writer: Writer, stop: &StopSignal, supervisor: &Supervisor) {
     loop {
         match writer.step(Some(WRITER_WAIT)) {
+            Step::Idle { .. } if stop.is_stopped() => return,
             Step::Idle { .. } | Step::Flushed { .. } | Step::Marked => {}
             Step::Full(fault) => {
                 tracing::warn!(event = event::DISK_FULL, %fault, "the disk is full");
@@ -235,10 +245,8 @@ fn drive(mut writer: Writer, supervisor: &Supervisor) {
             }
             Step::Poisoned(poisoned) => {
                 tracing::error!(event = event::STORAGE_POISONED, %poisoned, "a flush failed");
-                supervisor.request_exit(Exit {
-                    code: ExitCode::POISONED,
-                    reason: poisoned.to_string(),
-                });
+                supervisor
+                    .request_exit(Exit { code: ExitCode::POISONED, reason: poisoned.to_string() });
                 return;
             }
             Step::Closed => return,
@@ -411,9 +419,8 @@ impl Assembly {
         peers: &Peers,
         gate: &VoteGate,
     ) -> Result<Raft, StartError> {
-        let refused = |reason: &dyn std::fmt::Display| StartError::Consensus {
-            reason: reason.to_string(),
-        };
+        let refused =
+            |reason: &dyn std::fmt::Display| StartError::Consensus { reason: reason.to_string() };
         let election_max = milliseconds(self.timing.election_max);
         let config = Config {
             cluster_name: self.member.cluster.to_string(),
