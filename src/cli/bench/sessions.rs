@@ -100,7 +100,11 @@ async fn measure(stage: &mut Stage, arguments: &Arguments) -> anyhow::Result<Row
     let seconds = clock.since(started).as_secs_f64();
     progress.finish_and_clear();
     let connected = Reading::take(servers.as_ref())?;
-    stage.play(async { anyhow::Ok(tokio::time::sleep(HOLD).await) }).await?;
+    let hold = async {
+        tokio::time::sleep(HOLD).await;
+        anyhow::Ok(())
+    };
+    stage.play(hold).await?;
     let idled = Reading::take(servers.as_ref())?;
     let lost = kept.iter().filter(|(_, events)| events.ended().is_some()).count();
     let (clients, streams): (Vec<Client>, Vec<EventStream>) = kept.into_iter().unzip();
