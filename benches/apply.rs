@@ -1,5 +1,5 @@
 //! What one command costs on the apply thread, at ten thousand and at a million topics.
-#![expect(clippy::unwrap_used, missing_docs, reason = "a benchmark stops at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a benchmark stops at the first surprise")]
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -1,12 +1,16 @@
 //! Quorate.
-pub mod client;
 #[cfg(feature = "server")]
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
+#[cfg(feature = "server")]
+pub mod console;
 pub mod domain;
 #[cfg(feature = "server")]
 pub mod gateway;
+#[cfg(feature = "server")]
+pub mod node;
 #[cfg(feature = "server")]
 pub mod peer;
 pub mod protocol;

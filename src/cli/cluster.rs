@@ -64,33 +64,50 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 /// A status for people. What a node does not tell is a dash.
 fn render(status: &Value) -> String {
-    let text = |value: &Value| match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+    let text = |object: &Value, key: &str| match object.get(key) {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
     };
     let heads = [
-        "node", "state", "role", "address", "last", "committed", "applied", "topics", "sessions",
+        "node",
+        "state",
+        "role",
+        "address",
+        "last",
+        "committed",
+        "applied",
+        "topics",
+        "sessions",
         "state hash",
     ];
     let keys = [
-        "name", "state", "role", "address", "last_index", "committed_index", "applied_index",
-        "topics", "sessions", "state_hash",
+        "name",
+        "state",
+        "role",
+        "address",
+        "last_index",
+        "committed_index",
+        "applied_index",
+        "topics",
+        "sessions",
+        "state_hash",
     ];
-    let nodes = status["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let nodes =
+        status.get("nodes").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let rows: Vec<Vec<String>> =
-        nodes.iter().map(|node| keys.map(|key| text(&node[key])).to_vec()).collect();
-    let quorum = &status["quorum"];
+        nodes.iter().map(|node| keys.map(|key| text(node, key)).to_vec()).collect();
+    let quorum = status.get("quorum").unwrap_or(&Value::Null);
     format!(
         "cluster {}  lineage {}  term {}  leader {}\nquorum {} of {}, {} live  hashes at {}\n{}",
-        text(&status["cluster_id"]),
-        text(&status["lineage"]),
-        text(&status["term"]),
-        text(&status["leader"]),
-        text(&quorum["needed"]),
-        text(&quorum["voters"]),
-        text(&quorum["live"]),
-        text(&status["hash_index"]),
+        text(status, "cluster_id"),
+        text(status, "lineage"),
+        text(status, "term"),
+        text(status, "leader"),
+        text(quorum, "needed"),
+        text(quorum, "voters"),
+        text(quorum, "live"),
+        text(status, "hash_index"),
         output::table(&heads, &rows)
     )
 }

@@ -67,8 +67,7 @@ async fn demo(arguments: &Arguments, dir: &std::path::Path) -> anyhow::Result<Ex
     for node in 0..cluster.nodes().len() {
         cluster.start(node)?;
     }
-    let ready = cluster.wait_ready(Duration::from_secs(60)).await;
-    ensure!(ready, "the nodes did not become ready; see node.log in {}", dir.display());
+    cluster.wait_ready(Duration::from_secs(60)).await?;
     output::note(format!("{} nodes are ready; streaming {} updates", plan.nodes, updates.len()));
 
     let profile = ProfileArguments::of(cluster.profile());
@@ -163,7 +162,8 @@ async fn stream(
 
 async fn leader(client: &Client) -> anyhow::Result<String> {
     let status: Value = serde_json::from_slice(&client.cluster_status().await?)?;
-    let leader = status["leader"].as_str().context("the cluster shows no leader")?;
+    let leader =
+        status.get("leader").and_then(Value::as_str).context("the cluster shows no leader")?;
     Ok(leader.to_owned())
 }
 
@@ -196,13 +196,14 @@ async fn verify(
 
 /// All nodes show one hash at the last entry.
 fn agrees(status: &Value) -> bool {
-    let Some(nodes) = status["nodes"].as_array() else { return false };
-    let hash = nodes.first().map(|node| &node["state_hash"]);
-    nodes.iter().all(|node| {
-        node["state_hash"].is_string()
-            && Some(&node["state_hash"]) == hash
-            && node["last_index"] == status["hash_index"]
-    })
+    let hash_index = status.get("hash_index").and_then(Value::as_u64);
+    let Some(nodes) = status.get("nodes").and_then(Value::as_array) else { return false };
+    let mut hashes = nodes.iter().map(|node| {
+        let last = node.get("last_index").and_then(Value::as_u64);
+        node.get("state_hash").and_then(Value::as_str).filter(|_| last == hash_index)
+    });
+    let Some(Some(first)) = hashes.next() else { return false };
+    hashes.all(|hash| hash == Some(first))
 }
 
 fn report(facts: &Facts, json: bool) -> anyhow::Result<ExitCode> {

@@ -12,13 +12,13 @@ pub(super) struct Failure {
 
 impl Failure {
     /// An error that ends the process with `code`: the thing, its value and the fix.
-    pub(super) fn new(code: ExitCode, message: impl Into<String>) -> anyhow::Error {
+    pub(super) fn with(code: ExitCode, message: impl Into<String>) -> anyhow::Error {
         Self { code, message: message.into() }.into()
     }
 
     /// A wrong command line or file.
     pub(super) fn usage(message: impl Into<String>) -> anyhow::Error {
-        Self::new(ExitCode::USAGE, message)
+        Self::with(ExitCode::USAGE, message)
     }
 }
 

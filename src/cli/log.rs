@@ -144,8 +144,8 @@ fn inspection_text(inspection: &Inspection) -> String {
             "entries {} to {}  last term {}  chain {}  tail {:?}\n",
             log.first_index,
             log.next_index.saturating_sub(1),
-            log.last_term.map_or("-".to_owned(), |term| term.to_string()),
-            log.chain.map_or("-".to_owned(), hex),
+            log.last_term.map_or_else(|| "-".to_owned(), |term| term.to_string()),
+            log.chain.map_or_else(|| "-".to_owned(), hex),
             log.report.tail
         )),
     }
@@ -157,7 +157,9 @@ fn inspection_text(inspection: &Inspection) -> String {
             vec![
                 segment.id.to_string(),
                 state_word(&segment.state).to_owned(),
-                segment.header.map_or("-".to_owned(), |header| header.first_index.to_string()),
+                segment
+                    .header
+                    .map_or_else(|| "-".to_owned(), |header| header.first_index.to_string()),
                 segment.next_index.saturating_sub(1).to_string(),
                 segment.entries.to_string(),
                 segment.records.to_string(),

@@ -20,7 +20,6 @@ mod topics;
 use clap::{Parser, Subcommand};
 
 use crate::supervisor::ExitCode;
-use failure::Failure;
 
 /// A persistent, log-structured, clustered topic server.
 #[derive(Debug, Parser)]
@@ -37,6 +36,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
+    /// Run one node.
+    Run(nodes::run::Arguments),
     /// Run a cluster of child processes on loopback, with generated certificates.
     Dev(nodes::dev::Arguments),
     /// The main job in one command: stream real updates, kill the leader, verify that nothing is lost.
@@ -70,6 +71,7 @@ pub fn main() -> std::process::ExitCode {
         }
     };
     let result = match arguments.command {
+        Subcommands::Run(arguments) => nodes::run::run(arguments),
         Subcommands::Dev(arguments) => nodes::dev::run(arguments),
         Subcommands::Demo(arguments) => demo::run(arguments),
         Subcommands::Topics(arguments) => topics::run(arguments),

@@ -8,40 +8,40 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// Writes one line to standard output.
 ///
 /// A closed pipe (`quorate … | head`) ends the process quietly, as other tools do.
-pub fn line(text: impl AsRef<str>) {
+pub(super) fn line(text: impl AsRef<str>) {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_ref().as_bytes()).and_then(|()| out.write_all(b"\n"));
     exit_on_closed_pipe(written.and_then(|()| out.flush()));
 }
 
 /// Writes lines that end in a newline already, in one go.
-pub fn lines(text: &str) {
+pub(super) fn lines(text: &str) {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes());
     exit_on_closed_pipe(written.and_then(|()| out.flush()));
 }
 
 /// Writes raw bytes to standard output: completions, exact values.
-pub fn bytes(bytes: &[u8]) {
+pub(super) fn bytes(bytes: &[u8]) {
     let mut out = io::stdout().lock();
     let written = out.write_all(bytes);
     exit_on_closed_pipe(written.and_then(|()| out.flush()));
 }
 
 /// Writes one JSON value as a line.
-pub fn json(value: &serde_json::Value) {
+pub(super) fn json(value: &serde_json::Value) {
     line(value.to_string());
 }
 
 /// Writes a line for people to standard error.
-pub fn note(text: impl AsRef<str>) {
+pub(super) fn note(text: impl AsRef<str>) {
     let mut err = io::stderr().lock();
     // A closed standard error leaves nobody to tell.
     let _unheard = err.write_all(format!("{}\n", text.as_ref()).as_bytes());
 }
 
 /// Writes an error with its causes to standard error.
-pub fn error(error: &anyhow::Error) {
+pub(super) fn error(error: &anyhow::Error) {
     note(format!("quorate: {error:#}"));
 }
 
@@ -54,7 +54,7 @@ fn exit_on_closed_pipe(written: io::Result<()>) {
 
 /// A progress bar on standard error when that is a terminal, hidden otherwise.
 #[must_use]
-pub fn progress(length: Option<u64>, unit: &'static str) -> ProgressBar {
+pub(super) fn progress(length: Option<u64>, unit: &'static str) -> ProgressBar {
     let bar = match length {
         Some(length) => ProgressBar::new(length),
         None => ProgressBar::new_spinner(),
@@ -78,10 +78,13 @@ pub fn progress(length: Option<u64>, unit: &'static str) -> ProgressBar {
 
 /// Lays out rows under their heads in columns, two spaces apart.
 #[must_use]
-pub fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).chain([heads.get(column).map_or(0, |h| h.len())]).max()
+        cells
+            .map(|cell| cell.chars().count())
+            .chain([heads.get(column).map_or(0, |h| h.len())])
+            .max()
     };
     let widths: Vec<usize> = (0..heads.len()).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();

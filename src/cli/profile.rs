@@ -97,5 +97,5 @@ fn failed(error: ConnectFailed) -> anyhow::Error {
         ConnectFailed::TimedOut { .. } => ExitCode::TIMED_OUT,
         _ => ExitCode::CONNECTION,
     };
-    Failure::new(code, error.to_string())
+    Failure::with(code, error.to_string())
 }

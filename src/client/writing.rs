@@ -278,7 +278,7 @@ impl Client {
                 put_frame(buffer, kind::UPDATE, |body| {
                     body.put_u64_le(request);
                     value.with_bytes(|bytes| {
-                        record::put_record(body, target, value.value_type(), bytes);
+                        record::put_record(body, target, value.value_type() as u8, bytes);
                     });
                 });
             })

@@ -69,7 +69,7 @@ impl ClientSettings {
         let table: toml::Table = toml::from_str(text).map_err(syntax)?;
         refuse_unknown(path, &table, &KEYS)?;
         let file: ClientFile = toml::from_str(text).map_err(syntax)?;
-        let base = path.parent().unwrap_or(Path::new(""));
+        let base = path.parent().unwrap_or_else(|| Path::new(""));
         let addresses = addresses(file.addresses.unwrap_or_default())?;
         let ca = file.ca.ok_or(ConfigError::Missing {
             key: "ca",

@@ -154,7 +154,7 @@ impl NodeFile {
         let table: toml::Table = toml::from_str(text).map_err(syntax)?;
         refuse_unknown(path, &table, &known_keys())?;
         let mut file: Self = toml::from_str(text).map_err(syntax)?;
-        let base = path.parent().unwrap_or(Path::new(""));
+        let base = path.parent().unwrap_or_else(|| Path::new(""));
         for written in [
             &mut file.dir,
             &mut file.tls.ca,

@@ -12,6 +12,7 @@ pub mod error;
 #[cfg(feature = "server")]
 mod file;
 mod keys;
+#[cfg(feature = "server")]
 mod quantity;
 #[cfg(feature = "server")]
 mod render;

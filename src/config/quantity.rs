@@ -18,13 +18,11 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// The shortest text that means these bytes.
-#[cfg(feature = "server")]
 pub(super) fn bytes_text(bytes: u64) -> String {
     text(bytes, &SIZES)
 }
 
 /// The shortest text that means this duration, of whole milliseconds.
-#[cfg(feature = "server")]
 pub(super) fn duration_text(duration: Duration) -> String {
     text(crate::clock::milliseconds(duration), &DURATIONS_MS)
 }
@@ -36,7 +34,6 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
-#[cfg(feature = "server")]
 fn text(amount: u64, units: &[(&str, u64)]) -> String {
     let fits = |(_, factor): &&(&str, u64)| amount != 0 && amount.is_multiple_of(*factor);
     let smallest = units.iter().min_by_key(|(_, factor)| *factor);
@@ -46,7 +43,7 @@ fn text(amount: u64, units: &[(&str, u64)]) -> String {
     }
 }
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -28,7 +28,7 @@ const KEYS: &[Key] = &[
     key("dir", "the node's own directory", "data/NAME", |s| path(&s.dir)),
     key("client.listen", "UDP address for clients", "127.0.0.1:7400", |s| text(s.listen.client)),
     key("client.advertise", "where clients are told to come", "as listen", |s| s.listen.client_advertise.as_ref().and_then(text)),
-    key("client.start_when", "what must hold before clients are let in", "all three", |s| start_when(s)),
+    key("client.start_when", "what must hold before clients are let in", "all three", start_when),
     key("peer.listen", "UDP address for peers", "127.0.0.1:7401", |s| text(s.listen.peer)),
     key("peer.advertise", "where peers are told to come", "as listen", |s| s.listen.peer_advertise.as_ref().and_then(text)),
     key("http.listen", "TCP address for health, metrics and status", "127.0.0.1:7402", |s| text(s.listen.http)),

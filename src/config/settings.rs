@@ -359,7 +359,8 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 fn check_timing(timing: ClusterTiming) -> Result<(), ConfigError> {
     let ClusterTiming { heartbeat, election_min, election_max, quorum_timeout, node_lost_timeout } =
         timing;
-    let fix = "see the section on timing in docs/operations.md";
+    let fix = "elections take 3 heartbeats or more, the longest half as long again as the shortest, \
+               and the timeouts twice the longest";
     let bounds = [
         ("cluster.heartbeat", heartbeat, HEARTBEAT_MIN, HEARTBEAT_MAX),
         ("cluster.election_min", election_min, heartbeat * 3, TIMEOUT_MAX),

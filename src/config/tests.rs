@@ -192,7 +192,7 @@ fn flags_win() {
     assert_eq!((settings.listen.peer.port(), settings.listen.http.port()), (1, 2));
     assert_eq!((settings.cluster.seeds.len(), settings.cluster.expect), (2, 2));
     assert!(settings.warnings.iter().any(|warning| warning.contains("expect = 2")));
-    let seeds_alone = RunFlags { seeds: flags.seeds.clone(), ..RunFlags::default() };
+    let seeds_alone = RunFlags { seeds: flags.seeds, ..RunFlags::default() };
     assert!(with_flags("", &seeds_alone).unwrap_err().starts_with("cluster.expect is missing"));
 }
 

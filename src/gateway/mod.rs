@@ -71,6 +71,7 @@ use crate::telemetry::event;
 use crate::transport::Endpoint;
 
 pub use secret::NoEntropy;
+pub use status_json::status_json;
 
 /// The gateway of a running node.
 #[derive(Debug)]

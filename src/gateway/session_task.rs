@@ -187,7 +187,7 @@ impl Session {
         receiver: &mut FrameReceiver,
     ) -> Result<(), End> {
         let mut next = first;
-        for _ in 0..FRAMES_PER_TURN {
+        for turn in 1.. {
             match next {
                 Ok(Some(frame)) => self.take_frame(frame)?,
                 Ok(None) => return Err(End::Lost),
@@ -195,6 +195,9 @@ impl Session {
                     return Err(End::Violation(ErrorCode::FrameTooLong, error.to_string()));
                 }
                 Err(_) => return Err(End::Lost),
+            }
+            if turn == FRAMES_PER_TURN {
+                break;
             }
             next = match receiver.buffered() {
                 Ok(None) => break,

@@ -6,7 +6,7 @@ use crate::replication::{ClusterStatus, NodeStatus};
 
 /// One object on one line; fields and their order are relied upon by other tools.
 #[must_use]
-pub(super) fn status_json(status: &ClusterStatus) -> String {
+pub fn status_json(status: &ClusterStatus) -> String {
     let nodes: Vec<Value> = status.nodes.iter().map(node_json).collect();
     let value = json!({
         "cluster_id": status.cluster_id.to_string(),

@@ -65,7 +65,7 @@ impl Applied {
 
     /// The newest applied entry: its term and index.
     pub(super) fn last(&self) -> Option<LogId> {
-        self.lock().last.clone()
+        self.lock().last
     }
 
     /// The state hash after `entry`, if it is among the newest [`HASHES_KEPT`].

@@ -89,7 +89,11 @@ pub(super) async fn found(
         };
         match next {
             Next::Stand(standing) => {
-                tracing::info!(event = event::PLEDGE_GIVEN, standing = phase(&standing), "founding");
+                tracing::info!(
+                    event = event::PLEDGE_GIVEN,
+                    standing = phase(&standing),
+                    "founding"
+                );
                 directory.stand(standing.clone(), &own.name)?;
                 let introduction = Introduction { cut: false, standing };
                 mesh.change_hello(|hello| introduce(hello, &introduction));

@@ -21,6 +21,7 @@ use crate::domain::id::NodeId;
 use crate::domain::limits::PAGE_ITEMS_MAX;
 use crate::domain::outcome::Outcome;
 use crate::supervisor::{StopSignal, Supervisor};
+use crate::telemetry::event;
 
 /// How often there is a look at what is to do.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -96,7 +97,9 @@ impl Caretaker {
                 // Another leader's founding may have come first, with another password.
                 let own: Option<(String, String)> = own;
                 let drawn = own.filter(|_| self.settings.admin_password.is_none());
-                return drawn.filter(|(hash, _)| Some(hash) == stored.as_ref()).map(|(_, text)| text);
+                return drawn
+                    .filter(|(hash, _)| Some(hash) == stored.as_ref())
+                    .map(|(_, text)| text);
             }
             if self.core.is_leader() && self.core.quorum.is_quorate() {
                 if own.is_none() {
@@ -104,7 +107,8 @@ impl Caretaker {
                 }
                 let hash = own.as_ref().map(|(hash, _)| hash.clone());
                 if let Some(admin_password) = hash {
-                    let _outcome = self.core.propose(&self.founding(admin_password), PATIENCE).await;
+                    let _outcome =
+                        self.core.propose(&self.founding(admin_password), PATIENCE).await;
                     continue;
                 }
             }
@@ -142,12 +146,11 @@ impl Caretaker {
     /// Proposes this node's start until it is applied here.
     async fn see_started(&self) {
         let member = &self.core.member;
-        let command =
-            Command::NodeStarted { node: member.id, incarnation: member.incarnation };
+        let command = Command::NodeStarted { node: member.id, incarnation: member.incarnation };
         loop {
             match self.core.propose(&command, PATIENCE).await {
                 Ok((Outcome::Rejected(reason), _)) => {
-                    tracing::error!(event = "Q-243", %reason, "this node's start was rejected");
+                    tracing::error!(event = event::START_REJECTED, %reason, "this node's start was rejected");
                     return;
                 }
                 Ok(_) => return,
@@ -176,7 +179,7 @@ impl Caretaker {
                 continue;
             }
             let incarnation = machine.configuration().incarnation(node);
-            tracing::warn!(event = "Q-244", %node, incarnation, "a node is lost: its sessions are detached");
+            tracing::warn!(event = event::NODE_LOST, %node, incarnation, "a node is lost: its sessions are detached");
             let command = Command::NodeLost { node, incarnation };
             // Proposed again at the next look if it did not come through.
             let _outcome = self.core.propose(&command, PATIENCE).await;

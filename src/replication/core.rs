@@ -83,7 +83,8 @@ impl Core {
         let members = self.peers.roster().members();
         members
             .filter_map(|(id, name)| {
-                let hello = if id == self.member.id { Some(own.clone()) } else { self.peers.hello(id) };
+                let hello =
+                    if id == self.member.id { Some(own.clone()) } else { self.peers.hello(id) };
                 Some((name.clone(), hello?.client_address?))
             })
             .collect()

@@ -176,9 +176,8 @@ fn gather(own: &Own, proposal: &Proposal, seen: &BTreeMap<NodeName, Seen>) -> Ne
         return Next::Stand(Standing::Formed { proposal, begun: false });
     }
     let lower = seen.keys().any(|name| *name < own.name);
-    let wiped = |founder: &Founder| {
-        seen.get(&founder.name).is_some_and(|peer| peer.nonce != founder.nonce)
-    };
+    let wiped =
+        |founder: &Founder| seen.get(&founder.name).is_some_and(|peer| peer.nonce != founder.nonce);
     let stale = own.expect != proposal.founders.len() || proposal.founders.iter().any(wiped);
     if lower || stale { Next::Stand(Standing::Empty) } else { Next::Wait }
 }
@@ -242,8 +241,7 @@ fn begin(own: &Own, seen: &BTreeMap<NodeName, Seen>, draw: &mut dyn FnMut() -> u
     };
     let cluster = ClusterId(id());
     let lineage = Lineage(id());
-    let founders =
-        members.map(|(name, nonce)| Founder { name, id: NodeId(id()), nonce }).collect();
+    let founders = members.map(|(name, nonce)| Founder { name, id: NodeId(id()), nonce }).collect();
     let proposal = Proposal { cluster, lineage, founders };
     // A founder alone holds all pledges there are.
     Next::Stand(if own.expect == 1 {
@@ -254,16 +252,6 @@ fn begin(own: &Own, seen: &BTreeMap<NodeName, Seen>, draw: &mut dyn FnMut() -> u
 }
 
 impl Standing {
-    /// The proposal that this standing is about.
-    pub(super) fn proposal(&self) -> Option<&Proposal> {
-        match self {
-            Self::Empty => None,
-            Self::Proposing(proposal)
-            | Self::Pledged { proposal, .. }
-            | Self::Formed { proposal, .. } => Some(proposal),
-        }
-    }
-
     pub(super) fn put(&self, buffer: &mut BytesMut) {
         buffer.put_u8(VERSION);
         match self {
@@ -486,7 +474,7 @@ mod tests {
         // What is stored is what is shown, so a crash is a node that is down for a while.
         for cut in 0..12 {
             let mut world = World::new(3, &["n1", "n2", "n3"]);
-            ["n1", "n2", "n3"].map(|node| world.start(node));
+            ["n1", "n2", "n3"].into_iter().for_each(|node| world.start(node));
             for step in 0..cut {
                 world.step(["n1", "n2", "n3"][step % 3]);
             }
@@ -505,7 +493,7 @@ mod tests {
     #[test]
     fn a_proposer_withdraws_for_a_lower_name_but_not_once_it_holds_all() {
         let mut world = World::new(3, &["n1", "n2", "n3", "n4"]);
-        ["n2", "n3", "n4"].map(|node| world.start(node));
+        ["n2", "n3", "n4"].into_iter().for_each(|node| world.start(node));
         assert!(matches!(world.step("n2"), Next::Stand(Standing::Proposing(_))));
         assert!(matches!(world.step("n3"), Next::Stand(Standing::Pledged { .. })));
         world.start("n1");
@@ -520,7 +508,7 @@ mod tests {
         assert!(matches!(refused, Next::Refuse(FoundingFault::OtherCluster { .. })));
 
         let mut world = World::new(3, &["n1", "n2", "n3", "n4"]);
-        ["n2", "n3", "n4"].map(|node| world.start(node));
+        ["n2", "n3", "n4"].into_iter().for_each(|node| world.start(node));
         for node in ["n2", "n3", "n4", "n2"] {
             world.step(node);
         }
@@ -532,7 +520,7 @@ mod tests {
     #[test]
     fn a_wiped_founder_makes_the_proposer_begin_again() {
         let mut world = World::new(3, &["n1", "n2", "n3"]);
-        ["n1", "n2", "n3"].map(|node| world.start(node));
+        ["n1", "n2", "n3"].into_iter().for_each(|node| world.start(node));
         world.step("n1");
         world.step("n2");
         world.nodes.insert(name("n2"), (999, Standing::Empty));
@@ -540,7 +528,7 @@ mod tests {
         assert!(world.formed("n2").is_some() && world.formed("n2") == world.formed("n1"));
         // A wiped proposer: who pledged is free once all founders are in sight and none formed.
         let mut world = World::new(3, &["n1", "n2", "n3"]);
-        ["n1", "n2", "n3"].map(|node| world.start(node));
+        ["n1", "n2", "n3"].into_iter().for_each(|node| world.start(node));
         for node in ["n1", "n2", "n3"] {
             world.step(node);
         }
@@ -555,7 +543,7 @@ mod tests {
     #[test]
     fn another_count_of_founders_is_refused() {
         let mut world = World::new(2, &["n1", "n2"]);
-        ["n1", "n2"].map(|node| world.start(node));
+        ["n1", "n2"].into_iter().for_each(|node| world.start(node));
         world.step("n1");
         world.expect = 3;
         let refused = world.step("n2");

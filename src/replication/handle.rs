@@ -110,6 +110,13 @@ impl Replication {
         self.core.state.subscribe()
     }
 
+    /// Whether the other members in sight make a quorum without this node.
+    #[must_use]
+    pub fn is_safe_to_stop(&self) -> bool {
+        let voters = self.core.peers.roster().members().count();
+        self.core.peers.connected().len() > voters / 2
+    }
+
     /// Whether this node leads now.
     #[must_use]
     pub fn is_leader(&self) -> bool {

@@ -24,6 +24,7 @@ use super::state_store::{Raft, StateStore};
 use super::vote_gate::VoteGate;
 use crate::peer::{FrameReceiver, FrameSender, IncomingStream};
 use crate::supervisor::{StopSignal, Supervisor};
+use crate::telemetry::event;
 
 /// Answers that are laid into one write.
 const ANSWERS_PER_WRITE: usize = 64;
@@ -85,7 +86,7 @@ impl Lanes {
                 let IncomingStream { sender, receiver, .. } = stream;
                 let received = receive_snapshot(&self.raft, &self.store, sender, receiver).await;
                 if let Err(error) = received {
-                    tracing::warn!(event = "Q-242", %error, "a snapshot was not taken");
+                    tracing::warn!(event = event::SNAPSHOT_REFUSED, %error, "a snapshot was not taken");
                 }
             }
         }
@@ -112,10 +113,10 @@ impl Lanes {
         match call {
             CALL_HEARTBEAT => {
                 let beat = AppendHead::take(request).ok()?.whole().ok()?;
-                let commit = beat.leader_commit.clone();
-                let previous = beat.prev_log_id.clone();
+                let commit = beat.leader_commit;
+                let previous = beat.prev_log_id;
                 let answer = self.raft.append_entries(beat).await.ok()?;
-                let result = answer.into_stream_result(previous.clone(), previous);
+                let result = answer.into_stream_result(previous, previous);
                 if accepted(&result) {
                     self.contact.heard();
                     self.gate.leader_commits(commit.as_ref());

@@ -224,9 +224,10 @@ impl Lifecycle {
         let log = self.core.log.clone();
         let settled = self.supervisor.blocking("log doubts", move || log.settle_doubts()).await;
         if let Ok(Err(error)) = settled {
-            tracing::error!(event = "Q-114", %error, "the log's doubts could not be settled");
+            tracing::error!(event = event::DOUBTS_NOT_SETTLED, %error, "the log's doubts could not be settled");
             return;
         }
+        tracing::info!(event = event::VOTES_AGAIN, "this node votes again");
         self.core.raft.runtime_config().elect(true);
         let introduction = Introduction { cut: false, standing: self.standing.clone() };
         self.core.peers.mesh().change_hello(|hello| introduce(hello, &introduction));
@@ -255,8 +256,12 @@ mod tests {
     #[test]
     fn states_and_doors_by_table() {
         use NodeState::{CatchingUp, Inquorate, Joining, Poisoned, Quarantined, Ready};
-        let base =
-            Facts { quorum: Quorum::Quorate, started: true, diverged: false, log: LogFact::Writable };
+        let base = Facts {
+            quorum: Quorum::Quorate,
+            started: true,
+            diverged: false,
+            log: LogFact::Writable,
+        };
         for (facts, state, intake) in [
             (base, Ready, Intake::Open),
             (Facts { started: false, ..base }, CatchingUp, Intake::Open),

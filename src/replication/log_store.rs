@@ -112,9 +112,7 @@ impl RaftLogReader<Types> for LogStore {
             Some((page, (store, held)))
         })
         .map(|page| match page {
-            Ok(entries) => {
-                futures::stream::iter(entries.into_iter().map(Ok).collect::<Vec<_>>())
-            }
+            Ok(entries) => futures::stream::iter(entries.into_iter().map(Ok).collect::<Vec<_>>()),
             Err(error) => futures::stream::iter(vec![Err(error)]),
         })
         .flatten()
@@ -179,6 +177,9 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         let kept = last.map(|id| id.index());
+        if kept.is_some_and(|kept| kept.saturating_add(1) >= self.log.next_index()) {
+            return Ok(());
+        }
         durably(|done| self.log.truncate_after(kept, done)).await
     }
 
@@ -187,7 +188,8 @@ impl RaftLogStorage<Types> for LogStore {
         if index >= self.log.next_index() {
             // A snapshot was installed past the end of the log: the log starts anew behind it.
             let snapshots = self.catalogue.list();
-            let found = snapshots.iter().find(|kept| kept.id.index == index && kept.id.term == term);
+            let found =
+                snapshots.iter().find(|kept| kept.id.index == index && kept.id.term == term);
             let chain = found.map(|kept| kept.head.chain).ok_or_else(|| {
                 io::Error::other(format!("no snapshot ends at entry {index} of term {term}"))
             })?;

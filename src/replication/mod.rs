@@ -42,6 +42,8 @@ mod start;
 mod state_store;
 mod status;
 mod stop;
+#[cfg(test)]
+mod suite;
 mod vote_gate;
 
 pub use error::{ProposeError, ReadError, Refusal, StartError};

@@ -108,8 +108,7 @@ impl RaftNetworkV2<Types> for PeerClient {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let mut answers =
-            self.stream_append(futures::stream::iter([rpc]), option).await?;
+        let mut answers = self.stream_append(futures::stream::iter([rpc]), option).await?;
         match answers.next().await {
             Some(answer) => Ok(AppendEntriesResponse::from(answer?)),
             None => Err(unreachable(PeerFault::Closed)),

@@ -22,7 +22,7 @@ use crate::domain::outcome::{Outcome, Rejection};
 /// Commands that a node holds unanswered.
 pub const PERMITS: usize = 16_384;
 /// Bytes of commands that a node holds unanswered.
-pub const PERMIT_BYTES: usize = 64 * 1024 * 1024;
+const PERMIT_BYTES: usize = 64 * 1024 * 1024;
 /// The hint in [`Refusal::Overloaded`].
 const RETRY_MS: u32 = 20;
 
@@ -79,8 +79,9 @@ struct Slot {
     answers: mpsc::Sender<Vec<Answered>>,
     /// This number and all above it were refused; the client sends again from here.
     refused_from: Option<u64>,
-    /// Everything up to this number has been queued again after a gap: gaps below are stale.
-    resent_up_to: u64,
+    /// Everything was queued again after a gap: gaps of former copies still come, up to the one of
+    /// this number.
+    stale_up_to: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -119,12 +120,7 @@ impl SessionProposer {
     ///
     /// # Errors
     /// [`Refusal`] for this number and all above it, until this number is submitted again.
-    pub fn submit(
-        &self,
-        request: u64,
-        answered_below: u64,
-        command: Bytes,
-    ) -> Result<(), Refusal> {
+    pub fn submit(&self, request: u64, answered_below: u64, command: Bytes) -> Result<(), Refusal> {
         self.submit_all(answered_below, [(request, command)])
     }
 
@@ -221,7 +217,7 @@ impl Pending {
             unanswered: VecDeque::new(),
             answers,
             refused_from: None,
-            resent_up_to: 0,
+            stale_up_to: None,
         };
         let mut table = self.lock();
         table.forget(session);
@@ -279,7 +275,7 @@ impl Pending {
             queue.push_back(cluster_proposal(*correlation, &waiting.command));
         }
         for slot in sessions.values_mut() {
-            slot.resent_up_to = 0;
+            slot.stale_up_to = None;
             queue.extend(slot.unanswered.iter().map(Submitted::proposal));
         }
         let woken = !queue.is_empty();
@@ -443,9 +439,13 @@ impl Table {
         // A gap in front of the first unanswered number is the client's own doing: it hears of it.
         // Any other one means that a copy was lost on the way: send again, once for all of them.
         if answered.outcome == Outcome::Rejected(Rejection::Gap) && place > 0 {
-            if origin.request > slot.resent_up_to || origin.request == slot.resent_up_to {
-                slot.resent_up_to = slot.unanswered.back().map_or(0, |last| last.origin.request);
-                queue.extend(slot.unanswered.iter().map(Submitted::proposal));
+            match slot.stale_up_to {
+                Some(last) if origin.request < last => {}
+                Some(last) if origin.request == last => slot.stale_up_to = None,
+                _ => {
+                    slot.stale_up_to = slot.unanswered.back().map(|last| last.origin.request);
+                    queue.extend(slot.unanswered.iter().map(Submitted::proposal));
+                }
             }
             return false;
         }
@@ -489,5 +489,187 @@ pub(super) fn take_proposals(
         }
         bytes += size(next);
         into.extend(queue.pop_front());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::id::Index;
+
+    const SESSION: SessionId = SessionId(7);
+    const EPOCH: u32 = 1;
+
+    fn table() -> (Arc<Pending>, SessionProposer, mpsc::Receiver<Vec<Answered>>) {
+        let pending = Pending::new(1_000, 8);
+        let (proposer, answers) = pending.attach(SESSION, EPOCH, 0);
+        (pending, proposer, answers)
+    }
+
+    fn submit(proposer: &SessionProposer, request: u64) -> Result<(), Refusal> {
+        proposer.submit(request, 1, Bytes::from_static(b"command"))
+    }
+
+    /// Takes everything that is queued: the request numbers, in order.
+    fn taken(pending: &Pending) -> Vec<u64> {
+        let mut batch = Vec::new();
+        pending.take(usize::MAX, usize::MAX, &mut batch);
+        batch.iter().map(|proposal| proposal.origin.request).collect()
+    }
+
+    fn answered(session: SessionId, epoch: u32, request: u64, outcome: Outcome) -> Answered {
+        let origin = Origin { session, epoch, request, ..Origin::default() };
+        Answered { origin, index: Index::new(request, 0), outcome }
+    }
+
+    fn done(request: u64) -> Answered {
+        answered(SESSION, EPOCH, request, Outcome::Done)
+    }
+
+    fn gap(request: u64) -> Answered {
+        answered(SESSION, EPOCH, request, Outcome::Rejected(Rejection::Gap))
+    }
+
+    fn heard(answers: &mut mpsc::Receiver<Vec<Answered>>) -> Vec<u64> {
+        let mut requests = Vec::new();
+        while let Ok(batch) = answers.try_recv() {
+            requests.extend(batch.iter().map(|answered| answered.origin.request));
+        }
+        requests
+    }
+
+    #[test]
+    fn commands_are_queued_once_and_answered_once_in_order() {
+        let (pending, proposer, mut answers) = table();
+        for request in 1..=3 {
+            submit(&proposer, request).unwrap();
+        }
+        // A number that still waits is not sent twice.
+        submit(&proposer, 2).unwrap();
+        assert_eq!(taken(&pending), [1, 2, 3]);
+        pending.answer(vec![done(1), done(2)]);
+        // A late copy's answer, another session's, another epoch's: nobody waits for them.
+        pending.answer(vec![
+            done(2),
+            answered(SessionId(8), EPOCH, 3, Outcome::Done),
+            answered(SESSION, EPOCH + 1, 3, Outcome::Done),
+        ]);
+        assert_eq!(heard(&mut answers), [1, 2]);
+        assert_eq!(pending.unanswered(), 1);
+    }
+
+    #[test]
+    fn everything_unanswered_goes_again_in_order_when_the_way_breaks() {
+        let (pending, proposer, mut answers) = table();
+        for request in 1..=4 {
+            submit(&proposer, request).unwrap();
+        }
+        let (correlation, mut answer) =
+            pending.submit_for_cluster(Bytes::from_static(b"own")).unwrap();
+        assert_eq!(correlation, 1_000);
+        assert_eq!(taken(&pending), [1, 2, 3, 4, 1_000]);
+        pending.answer(vec![done(1)]);
+        pending.requeue_all();
+        assert_eq!(taken(&pending), [1_000, 2, 3, 4]);
+        pending.answer(vec![answered(SessionId::CLUSTER, 0, 1_000, Outcome::Done)]);
+        assert_eq!(answer.try_recv().unwrap().outcome, Outcome::Done);
+        pending.requeue_all();
+        assert_eq!(taken(&pending), [2, 3, 4]);
+        assert_eq!(heard(&mut answers), [1]);
+    }
+
+    #[test]
+    fn a_gap_sends_again_from_the_first_unanswered_once_for_all_of_them() {
+        let (pending, proposer, mut answers) = table();
+        for request in 1..=4 {
+            submit(&proposer, request).unwrap();
+        }
+        taken(&pending);
+        // The first was lost on the way: the others come back as gaps.
+        pending.answer(vec![gap(2), gap(3), gap(4)]);
+        assert_eq!(taken(&pending), [1, 2, 3, 4]);
+        assert_eq!(heard(&mut answers), [0; 0]);
+        pending.answer((1..=4).map(done).collect());
+        assert_eq!(heard(&mut answers), [1, 2, 3, 4]);
+        // So does the next loss.
+        for request in 5..=7 {
+            submit(&proposer, request).unwrap();
+        }
+        taken(&pending);
+        pending.answer(vec![gap(6), gap(7)]);
+        assert_eq!(taken(&pending), [5, 6, 7]);
+        pending.answer((5..=7).map(done).collect());
+        assert_eq!(heard(&mut answers), [5, 6, 7]);
+        // In front of the first unanswered number a gap is the client's own doing.
+        submit(&proposer, 9).unwrap();
+        pending.answer(vec![gap(9)]);
+        assert_eq!(heard(&mut answers), [9]);
+        assert_eq!(pending.unanswered(), 0);
+    }
+
+    #[test]
+    fn a_refused_number_refuses_all_above_it_until_it_comes_again() {
+        let (pending, proposer, mut answers) = table();
+        for request in 1..=8 {
+            submit(&proposer, request).unwrap();
+        }
+        let overloaded = Err(Refusal::Overloaded { retry_ms: RETRY_MS });
+        assert_eq!(submit(&proposer, 9), overloaded);
+        pending.answer(vec![done(1), done(2)]);
+        assert_eq!(submit(&proposer, 10), overloaded, "9 must come first");
+        assert_eq!(submit(&proposer, 9), Ok(()));
+        assert_eq!(submit(&proposer, 10), Ok(()));
+        assert_eq!(heard(&mut answers), [1, 2]);
+        pending.set_intake(Intake::Inquorate);
+        assert_eq!(submit(&proposer, 11), Err(Refusal::Inquorate));
+        pending.set_intake(Intake::Open);
+        assert_eq!(submit(&proposer, 11), overloaded);
+        // What waits goes on waiting through all of it.
+        assert_eq!(pending.unanswered(), 8);
+    }
+
+    #[test]
+    fn answers_that_are_not_taken_count_as_in_flight() {
+        let pending = Pending::new(0, usize::MAX);
+        let (proposer, _answers) = pending.attach(SESSION, EPOCH, 0);
+        for request in 1..=SESSION_IN_FLIGHT_MAX as u64 {
+            submit(&proposer, request).unwrap();
+            pending.answer(vec![done(request)]);
+        }
+        let next = SESSION_IN_FLIGHT_MAX as u64 + 1;
+        assert!(matches!(submit(&proposer, next), Err(Refusal::Overloaded { .. })));
+    }
+
+    #[test]
+    fn a_new_attachment_and_the_end_close_the_former_one() {
+        let (pending, proposer, mut answers) = table();
+        submit(&proposer, 1).unwrap();
+        let (next, mut its_answers) = pending.attach(SESSION, EPOCH + 1, 0);
+        assert_eq!(submit(&proposer, 2), Err(Refusal::Stopped));
+        assert!(matches!(answers.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
+        assert_eq!(pending.unanswered(), 0);
+        // The former one's end does not touch its successor.
+        drop(proposer);
+        submit(&next, 1).unwrap();
+        pending.set_intake(Intake::Stopped);
+        pending.set_intake(Intake::Open);
+        assert_eq!(submit(&next, 2), Err(Refusal::Stopped));
+        assert!(matches!(its_answers.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
+    }
+
+    #[test]
+    fn batches_close_at_their_soft_bound_and_a_large_command_travels_alone() {
+        let proposal = |bytes: usize| Proposal {
+            origin: Origin::default(),
+            command: Bytes::from(vec![0; bytes]),
+        };
+        let mut queue: VecDeque<Proposal> = [10, 10, 5_000, 10, 10].map(proposal).into();
+        let mut sizes = Vec::new();
+        while !queue.is_empty() {
+            let mut batch = Vec::new();
+            take_proposals(&mut queue, 200, 100, &mut batch);
+            sizes.push(batch.iter().map(|one| one.command.len()).collect::<Vec<_>>());
+        }
+        assert_eq!(sizes, [vec![10, 10], vec![5_000], vec![10, 10]]);
     }
 }

@@ -22,17 +22,20 @@ use tokio::sync::{Notify, watch};
 use super::applied::Applied;
 use super::journal::Journal;
 use super::log_time::LogTime;
-use super::pending::{Pending, take_proposals};
 use super::peers::{Lane, Peers};
+use super::pending::{Pending, take_proposals};
 use super::quorum_watch::QuorumView;
 use super::raft_types::{Commands, parts};
 use super::state_store::Raft;
 use crate::clock::Clock;
 use crate::domain::entry::{ORIGIN_BYTES, Payload, PayloadError, Proposal};
 use crate::domain::entry::{put_proposal, take_proposal};
+use crate::domain::id::NodeId;
 use crate::domain::limits::{ENTRY_BYTES_SOFT, ENTRY_COMMANDS_MAX};
-use crate::supervisor::StopSignal;
+use crate::domain::node_name::NodeName;
 use crate::peer::{FrameReceiver, FrameSender};
+use crate::supervisor::StopSignal;
+use crate::telemetry::event;
 
 /// Entries that a leader has proposed and not yet applied.
 const ENTRIES_IN_FLIGHT: usize = 6;
@@ -111,6 +114,7 @@ impl Proposer {
 
     async fn follow_the_way(&self) {
         let mut server = self.raft.server_metrics();
+        let mut told = Way::Nobody;
         loop {
             server.borrow_and_update();
             let here = way(&self.raft);
@@ -122,6 +126,7 @@ impl Proposer {
                     server.borrow_and_update();
                 }
             };
+            self.tell(here, &mut told);
             self.pending.requeue_all();
             let broke = tokio::select! {
                 () = changed => false,
@@ -139,6 +144,26 @@ impl Proposer {
                 tokio::time::sleep(RETRY).await;
             }
         }
+    }
+
+    /// Tells the log of a new leader; the way through a broken lane is no news.
+    fn tell(&self, here: Way, told: &mut Way) {
+        if here == *told {
+            return;
+        }
+        *told = here;
+        let (leader, term) = match here {
+            Way::Nobody => (None, 0),
+            Way::Lead { term } => (Some(self.peers.roster().own), term),
+            Way::Forward { leader, term } => (Some(NodeId(leader)), term),
+        };
+        let leader = leader.and_then(|id| self.peers.roster().name(id)).map(NodeName::as_str);
+        tracing::info!(
+            event = event::LEADER_CHANGED,
+            leader = leader.unwrap_or("none"),
+            term,
+            "leader"
+        );
     }
 
     /// Leads `term` until an entry is refused or lost.
@@ -329,7 +354,10 @@ impl Forwarded {
         while let Ok(Some(frame)) = receiver.next().await {
             let commands = (frame.kind == FRAME_COMMANDS).then(|| take_commands(frame.body));
             let Some(Ok(proposals)) = commands else {
-                tracing::warn!(event = "Q-241", "a peer forwarded what is no batch of commands");
+                tracing::warn!(
+                    event = event::FORWARD_GARBLED,
+                    "a peer forwarded what is no batch of commands"
+                );
                 return;
             };
             if !self.push(term, proposals).await {

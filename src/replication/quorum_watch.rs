@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use openraft::{Instant as _, ServerState};
 use openraft::async_runtime::WatchReceiver;
+use openraft::{Instant as _, ServerState};
 use tokio::sync::watch;
 use tokio::time::Instant;
 

@@ -200,7 +200,8 @@ mod tests {
         for cut in 0..whole.len() {
             assert!(take_membership(&mut whole.slice(..cut)).is_err(), "cut at {cut}");
         }
-        let vote = vote_bytes(&Vote { leader_id: Leader { term: 1, voted_for: 1 }, committed: false });
+        let vote =
+            vote_bytes(&Vote { leader_id: Leader { term: 1, voted_for: 1 }, committed: false });
         for cut in 0..vote.len() {
             assert!(take_vote(&mut vote.slice(..cut)).is_err(), "cut at {cut}");
         }

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use openraft::alias::{EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
+use openraft::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
 use openraft::entry::{RaftEntry, RaftPayload};
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::vote::leader_id_std::CommittedLeaderId;
@@ -29,8 +29,6 @@ pub(super) type Vote = VoteOf<Types>;
 pub(super) type Membership = openraft::Membership<u64, ()>;
 /// A membership and the entry that it stands in.
 pub(super) type StoredMembership = StoredMembershipOf<Types>;
-/// An entry of the log.
-pub(super) type LogEntry = EntryOf<Types>;
 /// What a snapshot covers.
 pub(super) type SnapshotMeta = SnapshotMetaOf<Types>;
 /// A snapshot of this data.
@@ -162,7 +160,7 @@ impl Entry {
     }
 
     pub(super) fn id(&self) -> LogId {
-        self.id.clone()
+        self.id
     }
 
     pub(super) fn term(&self) -> u64 {

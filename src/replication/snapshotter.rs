@@ -46,7 +46,13 @@ impl Snapshotter {
                 _ = tick.tick() => {}
             }
             let newest = self.catalogue.newest().map(|kept| kept.id.index);
-            let applied = self.raft.data_metrics().borrow_watched().last_applied.as_ref().map(|id| id.index());
+            let applied = self
+                .raft
+                .data_metrics()
+                .borrow_watched()
+                .last_applied
+                .as_ref()
+                .map(|id| id.index());
             let grown = log_bytes_after(&self.log.segments(), newest);
             let due = grown >= self.retention.snapshot_every_bytes && applied > newest;
             if due && (asked.is_none() || newest >= asked) {
@@ -64,7 +70,8 @@ impl Snapshotter {
     /// Purges what the newest snapshot covers and retention does not keep; drops old snapshots.
     async fn tidy(&self, newest: u64) {
         let segments = self.log.segments();
-        let oldest_wall_ms = self.clock.wall_ms().saturating_sub(milliseconds(self.retention.retain_age));
+        let oldest_wall_ms =
+            self.clock.wall_ms().saturating_sub(milliseconds(self.retention.retain_age));
         let upto = purge_upto(&segments, newest, self.retention.retain_bytes, |segment| {
             self.wall_ms_of(segment).is_some_and(|wall_ms| wall_ms < oldest_wall_ms)
         });
@@ -79,7 +86,7 @@ impl Snapshotter {
             let pruned =
                 self.supervisor.blocking("snapshot prune", move || catalogue.prune(SNAPSHOTS_KEPT));
             if let Ok(Err(error)) = pruned.await {
-                tracing::warn!(event = "Q-113", %error, "old snapshots could not be removed");
+                tracing::warn!(event = event::SNAPSHOTS_NOT_PRUNED, %error, "old snapshots could not be removed");
             }
         }
     }

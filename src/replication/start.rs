@@ -199,7 +199,7 @@ impl Store {
         let (catalogue, set_aside) = Catalogue::open(disk, &dir.join("snapshots"), Some(owner))?;
         for aside in set_aside {
             tracing::warn!(
-                event = event::LOG_HOLE,
+                event = event::SNAPSHOT_SET_ASIDE,
                 file = aside.name,
                 error = %aside.error,
                 "a damaged snapshot was set aside"
@@ -234,7 +234,7 @@ fn tell(report: &OpenReport, dir: &Path) {
 
 /// The writer's thread: group after group until the log is closed, or nothing can be flushed. A
 /// stop without a close, as after a start that failed, ends it between two groups.
-fn drive(mut writer: Writer, stop: &StopSignal, supervisor: &Supervisor) {
+pub(super) fn drive(mut writer: Writer, stop: &StopSignal, supervisor: &Supervisor) {
     loop {
         match writer.step(Some(WRITER_WAIT)) {
             Step::Idle { .. } if stop.is_stopped() => return,
@@ -245,10 +245,8 @@ fn drive(mut writer: Writer, stop: &StopSignal, supervisor: &Supervisor) {
             }
             Step::Poisoned(poisoned) => {
                 tracing::error!(event = event::STORAGE_POISONED, %poisoned, "a flush failed");
-                supervisor.request_exit(Exit {
-                    code: ExitCode::POISONED,
-                    reason: poisoned.to_string(),
-                });
+                supervisor
+                    .request_exit(Exit { code: ExitCode::POISONED, reason: poisoned.to_string() });
                 return;
             }
             Step::Closed => return,
@@ -421,9 +419,8 @@ impl Assembly {
         peers: &Peers,
         gate: &VoteGate,
     ) -> Result<Raft, StartError> {
-        let refused = |reason: &dyn std::fmt::Display| StartError::Consensus {
-            reason: reason.to_string(),
-        };
+        let refused =
+            |reason: &dyn std::fmt::Display| StartError::Consensus { reason: reason.to_string() };
         let election_max = milliseconds(self.timing.election_max);
         let config = Config {
             cluster_name: self.member.cluster.to_string(),

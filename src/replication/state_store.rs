@@ -70,7 +70,7 @@ impl StateStore {
                 }
             };
             if let Some(membership) = openraft::entry::RaftEntry::get_membership(entry) {
-                state.membership = StoredMembership::new(Some(id.clone()), membership);
+                state.membership = StoredMembership::new(Some(id), membership);
             }
             state.applied(id);
             result
@@ -95,7 +95,7 @@ impl StateStore {
         let (reader, set_aside) = self.catalogue.newest_verified().map_err(io::Error::other)?;
         for aside in set_aside {
             tracing::warn!(
-                event = event::LOG_HOLE,
+                event = event::SNAPSHOT_SET_ASIDE,
                 file = aside.name,
                 error = %aside.error,
                 "a damaged snapshot was set aside"
@@ -160,7 +160,7 @@ impl RaftStateMachine<Types> for StateStore {
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         let state = self.applied.lock();
-        Ok((state.last.clone(), state.membership.clone()))
+        Ok((state.last, state.membership.clone()))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
@@ -195,6 +195,8 @@ impl RaftStateMachine<Types> for StateStore {
             store.load(&reader)
         });
         loaded.await.map_err(io::Error::other)??;
+        // What was applied inside of the snapshot was never answered here: the rings answer it.
+        self.pending.requeue_all();
         tracing::info!(
             event = event::SNAPSHOT_INSTALLED,
             entry = id.index,
@@ -204,9 +206,7 @@ impl RaftStateMachine<Types> for StateStore {
         Ok(())
     }
 
-    async fn get_current_snapshot(
-        &mut self,
-    ) -> Result<Option<Snapshot<SnapshotFile>>, io::Error> {
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<SnapshotFile>>, io::Error> {
         self.catalogue.newest().map(|kept| snapshot_of(&kept)).transpose()
     }
 }
@@ -217,7 +217,7 @@ impl RaftSnapshotBuilder<Types> for StateStore {
     async fn build_snapshot(&mut self) -> Result<Snapshot<SnapshotFile>, io::Error> {
         let (machine, last, membership) = {
             let state = self.applied.lock();
-            (state.machine.clone(), state.last.clone(), state.membership.clone())
+            (state.machine.clone(), state.last, state.membership.clone())
         };
         let Some(last) = last else {
             return Err(io::Error::other("nothing has been applied yet"));
@@ -228,6 +228,9 @@ impl RaftSnapshotBuilder<Types> for StateStore {
         }
         // Entries may be applied before this node has flushed them; a snapshot never covers more
         // than what its own disk holds.
+        if index >= self.log.next_index() {
+            return Err(io::Error::other(format!("entry {index} is not in this node's log")));
+        }
         while self.log.durable().is_none_or(|durable| durable < index) {
             if let Some(poison) = self.log.poisoned() {
                 return Err(io::Error::other(poison));

@@ -53,6 +53,13 @@ events! {
     /// The log was purged below a snapshot.
     LOG_PURGED = "Q-109";
 
+    /// A damaged snapshot was set aside; an older one or the log takes its place.
+    SNAPSHOT_SET_ASIDE = "Q-110";
+    /// Old snapshots could not be removed.
+    SNAPSHOTS_NOT_PRUNED = "Q-111";
+    /// That the doubts about the log are settled could not be stored.
+    DOUBTS_NOT_SETTLED = "Q-112";
+
     /// A cluster was founded.
     CLUSTER_FOUNDED = "Q-200";
     /// A pledge was given to a proposer of the founding.
@@ -67,6 +74,16 @@ events! {
     WRONG_CLUSTER = "Q-205";
     /// State hashes differ at the same index.
     STATE_DIVERGED = "Q-206";
+    /// A peer forwarded what is no batch of commands.
+    FORWARD_GARBLED = "Q-207";
+    /// A snapshot that a peer offered was not taken.
+    SNAPSHOT_REFUSED = "Q-208";
+    /// The log rejected this node's own start.
+    START_REJECTED = "Q-209";
+    /// The leader gave up a node that it has not heard for too long; its sessions are detached.
+    NODE_LOST = "Q-210";
+    /// The node may vote again: its log holds all that it could have acknowledged.
+    VOTES_AGAIN = "Q-211";
 
     /// A UDP socket was bound; the fields say what buffers the kernel granted.
     SOCKET_BOUND = "Q-300";
@@ -109,5 +126,16 @@ mod tests {
         assert!(codes.is_sorted(), "codes stand in order");
         codes.dedup();
         assert_eq!(codes.len(), ALL.len());
+    }
+
+    #[test]
+    fn the_page_for_operators_has_every_code_and_its_meaning() {
+        let page = include_str!("../../docs/events.md");
+        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| Q-")).collect();
+        assert_eq!(rows.len(), ALL.len());
+        for (row, (code, meaning)) in rows.into_iter().zip(ALL) {
+            let expected = format!("| {code} |{meaning} | ");
+            assert!(row.starts_with(&expected), "{row}\nshould begin with\n{expected}");
+        }
     }
 }

@@ -19,6 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::TlsError;
 use super::tls::{ANY_NODE, node_server_name};
+use crate::config::settings::TlsFiles;
 use crate::domain::node_name::NodeName;
 
 /// A certificate and its private key, both as PEM text.
@@ -102,6 +103,41 @@ impl Pem {
         write_new(certificate, &self.certificate, 0o644)
     }
 }
+
+/// The certificates of a node that was given none: an authority of its own, kept below the node's
+/// directory and made at its first start. Good for one node on loopback, since nobody else trusts
+/// that authority.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn generated(dir: &Path, name: &NodeName) -> Result<TlsFiles, TlsError> {
+    let kept = dir.join(GENERATED_DIR);
+    if !kept.exists() {
+        // Made aside and moved as a whole: a start that was cut short leaves nothing half done.
+        let aside = dir.join(format!("{GENERATED_DIR}.new"));
+        let unwritable = |source| TlsError::Write { path: aside.clone(), source };
+        if aside.exists() {
+            std::fs::remove_dir_all(&aside).map_err(unwritable)?;
+        }
+        std::fs::create_dir_all(&aside).map_err(unwritable)?;
+        let ca = make_ca("Quorate generated CA")?;
+        let node = make_node(&ca, name, &[])?;
+        for (pem, stem) in [(&ca, GENERATED_CA), (&node, GENERATED_NODE)] {
+            let (certificate, key) = paths(&aside, stem);
+            pem.store(&certificate, &key)?;
+        }
+        std::fs::rename(&aside, &kept).map_err(unwritable)?;
+        let synced = std::fs::File::open(dir).and_then(|dir| dir.sync_all());
+        synced.map_err(|source| TlsError::Write { path: dir.to_owned(), source })?;
+    }
+    let (ca, _) = paths(&kept, GENERATED_CA);
+    let (certificate, key) = paths(&kept, GENERATED_NODE);
+    Ok(TlsFiles { ca, certificate, key })
+}
+
+const GENERATED_DIR: &str = "tls";
+const GENERATED_CA: &str = "ca";
+const GENERATED_NODE: &str = "node";
 
 /// Where `cert` puts the two files of `name` below `dir`.
 #[must_use]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::connection::CloseCode;
+use crate::domain::node_name::NodeName;
 use crate::protocol::frame::FrameError;
 
 /// Why a connection is over.
@@ -256,6 +257,20 @@ pub enum TlsError {
     /// The certificate and its key do not go together or are not usable.
     #[error("the certificate or its key is not usable")]
     Identity {
+        /// The library's words.
+        source: rustls::Error,
+    },
+    /// The certificate is for another node, or for none.
+    #[error("the certificate is not for the node {name}: it names {}", found.join(", "))]
+    WrongNode {
+        /// The node that it should be for.
+        name: NodeName,
+        /// The DNS names in it.
+        found: Vec<String>,
+    },
+    /// The authority did not sign the certificate, or not for both ends of a connection.
+    #[error("the certificate authority does not vouch for the certificate")]
+    Untrusted {
         /// The library's words.
         source: rustls::Error,
     },

@@ -87,6 +87,7 @@ impl FrameReceiver {
     ///
     /// # Errors
     /// As [`next`](Self::next).
+    #[cfg(feature = "server")]
     pub(crate) async fn next_byte(&mut self) -> Result<Option<u8>, ReceiveError> {
         loop {
             if let Some(piece) = self.piece() {

@@ -13,8 +13,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::certificate::{Pem, make_ca, make_client, make_node};
 use super::profile::Edge;
-use super::tls::{ANY_NODE, Authority, ClientTls, Identity, ServerTls, node_name_in};
+use super::tls::{ANY_NODE, Authority, ClientTls, Identity, ServerTls, check, node_name_in};
 use super::*;
+use crate::clock::Clock;
+use crate::config::settings::TlsFiles;
 use crate::domain::node_name::NodeName;
 use crate::protocol::frame::{FrameError, put_frame};
 use crate::supervisor::Supervisor;
@@ -270,6 +272,15 @@ async fn ends_are_told_apart() {
     assert!(!soon(sender.acknowledged()).await);
     let stopped = SendError::Stopped { code: CloseCode(5) };
     assert_eq!(soon(sender.send(1, b"x")).await, Err(stopped));
+    // Dropped: a clean end if all was flushed, and not if something was not.
+    let (sender, _r, _b, mut incoming) = open(b"\x01\0\0\0\x07").await;
+    drop(sender);
+    assert_eq!(soon(incoming.next()).await.unwrap().unwrap().kind, 7);
+    assert_eq!(soon(incoming.next()).await, Ok(None));
+    let (mut sender, _r, _b, mut incoming) = open(b"\x03").await;
+    sender.queue(1, b"never flushed").unwrap();
+    drop(sender);
+    assert_eq!(soon(incoming.next()).await, Err(ReceiveError::Reset { code: ABANDONED }));
     // The connection closed, as both sides see it.
     let (mut sender, _r, _b, mut incoming) = open(b"\x03").await;
     dialed.close(CloseCode(42), "enough");
@@ -417,10 +428,30 @@ async fn a_restarted_node_says_at_once_that_it_forgot_its_connections() {
     assert!(relay.clock.since(began) < Duration::from_secs(3), "within moments, not a timeout");
 }
 
+#[tokio::test]
+async fn noise_on_the_port_changes_nothing() {
+    let house = House::new();
+    let server = house.listen(Edge::Peer);
+    let noise = tokio::net::UdpSocket::bind(loopback()).await.unwrap();
+    let mut seed = 1_u64;
+    for length in (0..1_400).step_by(7) {
+        let bytes: Vec<u8> = (0..length)
+            .map(|_| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (seed >> 56) as u8
+            })
+            .collect();
+        noise.send_to(&bytes, server.local_address()).await.unwrap();
+    }
+    let (dialed, accepted) = handshake(&server, ANY_NODE, &house.peer_tls()).await;
+    assert!(dialed.is_ok() && accepted.is_ok());
+    assert!(server.connections() <= 1);
+}
+
 /// A UDP relay, so that a server can be exchanged behind one address without its farewell.
 struct Relay {
     local_address: SocketAddr,
-    clock: crate::clock::Clock,
+    clock: Clock,
     _tasks: Supervisor,
 }
 
@@ -461,7 +492,7 @@ async fn relay(target: SocketAddr) -> (Relay, std::sync::Arc<Relayed>) {
             }
         }
     });
-    (Relay { local_address, clock: crate::clock::Clock::system(), _tasks: tasks }, relayed)
+    (Relay { local_address, clock: Clock::system(), _tasks: tasks }, relayed)
 }
 
 #[test]
@@ -495,6 +526,31 @@ fn certificates_are_stored_with_a_private_key_and_never_overwritten() {
     let other = make_node(&loaded, &name, &[]).unwrap();
     let mixed = Identity::from_pem(&node.certificate, &other.key).unwrap();
     assert!(matches!(ServerTls::for_clients(&mixed, None), Err(TlsError::Identity { .. })));
+}
+
+#[tokio::test]
+async fn files_are_checked_as_a_node_will_use_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = NodeName::parse("n1").unwrap();
+    let clock = Clock::system();
+    let files = certificate::generated(dir.path(), &name).unwrap();
+    check(&files, &name, &clock).unwrap();
+    // The same ones at the next start; what a start that was cut short left is no hindrance.
+    let before = std::fs::read(&files.key).unwrap();
+    std::fs::create_dir(dir.path().join("tls.new")).unwrap();
+    assert_eq!(certificate::generated(dir.path(), &name).unwrap(), files);
+    assert_eq!(std::fs::read(&files.key).unwrap(), before);
+
+    let n2 = NodeName::parse("n2").unwrap();
+    assert!(matches!(check(&files, &n2, &clock), Err(TlsError::WrongNode { .. })));
+    // Another authority of the same name.
+    let other = make_ca("Quorate generated CA").unwrap();
+    let foreign = TlsFiles { ca: dir.path().join("other.pem"), ..files.clone() };
+    other.store(&foreign.ca, &dir.path().join("other.key")).unwrap();
+    assert!(matches!(check(&foreign, &name, &clock), Err(TlsError::Untrusted { .. })));
+    // A century from now.
+    let late = Clock::starting_at(200 * 365 * 86_400_000);
+    assert!(matches!(check(&files, &name, &late), Err(TlsError::Untrusted { .. })));
 }
 
 #[test]

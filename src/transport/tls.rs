@@ -6,18 +6,30 @@
 
 use std::path::Path;
 use std::sync::Arc;
+#[cfg(feature = "server")]
+use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
+#[cfg(feature = "server")]
+use rustls::client::WebPkiServerVerifier;
+#[cfg(feature = "server")]
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+#[cfg(feature = "server")]
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::error::TlsError;
 use super::profile::Edge;
+#[cfg(feature = "server")]
+use crate::clock::Clock;
+#[cfg(feature = "server")]
+use crate::config::settings::TlsFiles;
 use crate::domain::node_name::NodeName;
 
 /// What every node's certificate carries beside the node's own name; a peer is dialled under it,
@@ -40,6 +52,51 @@ pub fn node_name_in(names: &[String]) -> Option<NodeName> {
     let only = nodes.next()?;
     nodes.next().is_none().then_some(only)
 }
+
+/// Loads what a node's configuration names.
+///
+/// # Errors
+/// [`TlsError`], naming the file.
+#[cfg(feature = "server")]
+pub fn load(files: &TlsFiles) -> Result<(Authority, Identity), TlsError> {
+    Ok((Authority::load(&files.ca)?, Identity::load(&files.certificate, &files.key)?))
+}
+
+/// Whether a node of this name can work with these files: they can be read and used together, the
+/// certificate is the node's, and the authority has signed it for both ends of a connection.
+///
+/// # Errors
+/// [`TlsError`], saying what is wrong.
+#[cfg(feature = "server")]
+pub fn check(files: &TlsFiles, name: &NodeName, clock: &Clock) -> Result<(), TlsError> {
+    let (authority, identity) = load(files)?;
+    let found = identity.names();
+    if !found.iter().any(|found| *found == node_server_name(name.as_str())) {
+        return Err(TlsError::WrongNode { name: name.clone(), found });
+    }
+    ServerTls::for_peers(&identity, &authority)?;
+    ClientTls::for_peer(&authority, &identity)?;
+    let now = UnixTime::since_unix_epoch(Duration::from_millis(clock.wall_ms()));
+    let untrusted = |source| TlsError::Untrusted { source };
+    let (leaf, intermediates) =
+        identity.chain.split_first().ok_or(TlsError::Untrusted { source: NO_LEAF })?;
+    WebPkiClientVerifier::builder_with_provider(Arc::clone(&authority.roots), provider())
+        .build()
+        .map_err(|error| TlsError::Verifier { reason: error.to_string() })?
+        .verify_client_cert(leaf, intermediates, now)
+        .map_err(untrusted)?;
+    let server =
+        ServerName::try_from(ANY_NODE).map_err(|_| TlsError::Name { name: ANY_NODE.into() })?;
+    WebPkiServerVerifier::builder_with_provider(Arc::clone(&authority.roots), provider())
+        .build()
+        .map_err(|error| TlsError::Verifier { reason: error.to_string() })?
+        .verify_server_cert(leaf, intermediates, &server, &[], now)
+        .map_err(untrusted)?;
+    Ok(())
+}
+
+#[cfg(feature = "server")]
+const NO_LEAF: rustls::Error = rustls::Error::NoCertificatesPresented;
 
 /// A certificate chain and its key: who we are.
 #[derive(Debug)]
@@ -162,11 +219,9 @@ impl ServerTls {
                     Edge::Client => verifier.allow_unauthenticated(),
                     Edge::Peer => verifier,
                 };
-                builder.with_client_cert_verifier(
-                    verifier
-                        .build()
-                        .map_err(|error| TlsError::Verifier { reason: error.to_string() })?,
-                )
+                let unusable =
+                    |error: VerifierBuilderError| TlsError::Verifier { reason: error.to_string() };
+                builder.with_client_cert_verifier(verifier.build().map_err(unusable)?)
             }
         };
         let mut tls = builder

@@ -28,9 +28,10 @@ async fn three_nodes_found_a_cluster_and_commit_through_every_node() {
     assert_eq!(status.cluster_id, members[0].cluster);
     let hashes: Vec<_> = status.nodes.iter().map(|node| node.state_hash.unwrap()).collect();
     assert!(status.hash_index.is_some() && hashes.iter().all(|hash| *hash == hashes[0]));
-    assert_eq!(status.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), [
-        "n1", "n2", "n3"
-    ]);
+    assert_eq!(
+        status.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(),
+        ["n1", "n2", "n3"]
+    );
     assert!(status.leader.is_some());
     let read = stage.node(&stage.follower().await).read_index(PATIENCE).await.unwrap();
     assert!(read >= status.hash_index.unwrap());

@@ -9,6 +9,7 @@
 )]
 
 mod founding;
+mod node;
 mod order;
 mod restart;
 mod single;

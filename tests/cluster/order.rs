@@ -1,7 +1,7 @@
 //! Exactly once and in order, whatever happens to leaders.
 
-use quorate::domain::outcome::Outcome;
 use quorate::domain::id::Position;
+use quorate::domain::outcome::Outcome;
 use quorate::replication::Read;
 
 use crate::stage::{Stage, Writer, number, update};
@@ -71,7 +71,11 @@ async fn a_followers_writes_survive_its_leader_in_order_and_once() {
             stage.start(&[down.unwrap()]).await;
         }
         assert!(writer.answered.iter().all(|one| !matches!(one.outcome, Outcome::Rejected(_))));
-        assert_eq!(published(stage.node(&host), "counter"), (1..=sent).collect::<Vec<_>>(), "{round}");
+        assert_eq!(
+            published(stage.node(&host), "counter"),
+            (1..=sent).collect::<Vec<_>>(),
+            "{round}"
+        );
     }
     stage.settle().await;
     for node in ["n1", "n2", "n3"] {

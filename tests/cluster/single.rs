@@ -39,7 +39,8 @@ async fn snapshots_bound_the_log_and_a_start_uses_them() {
     };
     let log = stage.dir_of("n1").join("log");
     let first_segment = |log: &std::path::Path| {
-        let mut names: Vec<_> = std::fs::read_dir(log).unwrap().flatten().map(|f| f.file_name()).collect();
+        let mut names: Vec<_> =
+            std::fs::read_dir(log).unwrap().flatten().map(|f| f.file_name()).collect();
         names.sort();
         names.into_iter().find(|name| name.to_string_lossy().contains("seg"))
     };

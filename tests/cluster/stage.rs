@@ -305,7 +305,11 @@ impl Writer {
 /// Sets a topic to a number.
 pub fn update(topic: TopicId, number: u64) -> Command {
     let bytes = Some(Bytes::copy_from_slice(&number.to_be_bytes()));
-    Command::Update { topic, stream: None, value: TypedValue { value_type: TopicType::Int64, bytes } }
+    Command::Update {
+        topic,
+        stream: None,
+        value: TypedValue { value_type: TopicType::Int64, bytes },
+    }
 }
 
 /// The number that a topic holds on a node.

@@ -24,9 +24,8 @@ fn the_loader_finishes_after_all_nodes_died() {
         let rate = if is_full() { "4000" } else { "1500" };
         let loader = cluster.load(&workload, &["--rate", rate]);
         let goal = workload.events() / 2;
-        let moved = wait(Duration::from_secs(60), || {
-            (watchers[0].events().len() >= goal).then_some(())
-        });
+        let moved =
+            wait(Duration::from_secs(60), || (watchers[0].events().len() >= goal).then_some(()));
         assert!(moved.is_some(), "the stream stands still\n{}", cluster.logs());
         for node in order {
             cluster.kill(node);

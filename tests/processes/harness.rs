@@ -38,7 +38,9 @@ impl Workload {
     pub(crate) fn flights(dir: &Path, lines: usize) -> Self {
         let full = is_full();
         let mut text = String::new();
-        flate2::read::GzDecoder::new(File::open(FLIGHTS).unwrap()).read_to_string(&mut text).unwrap();
+        flate2::read::GzDecoder::new(File::open(FLIGHTS).unwrap())
+            .read_to_string(&mut text)
+            .unwrap();
         let lines = if full { usize::MAX } else { lines };
         let kept: Vec<&str> = text.lines().take(lines).collect();
         let file = dir.join("updates.ndjson");
@@ -133,7 +135,8 @@ impl Cluster {
     /// Starts a node as an operator would.
     pub(crate) fn run_node(&mut self, node: &str) {
         let configuration = self.dir.join(node).join("node.toml");
-        let log = File::options().append(true).create(true).open(self.dir.join(node).join("node.log"));
+        let log =
+            File::options().append(true).create(true).open(self.dir.join(node).join("node.log"));
         let mut command = Command::new(BINARY);
         command.args(["run", "--config"]).arg(configuration);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.unwrap());
@@ -177,12 +180,14 @@ impl Cluster {
 
     /// The end of each node's log, for a failed assertion.
     pub(crate) fn logs(&self) -> String {
-        ["n1", "n2", "n3"].map(|node| {
-            let text = fs::read_to_string(self.dir.join(node).join("node.log")).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            format!("--- {node}\n{}\n", lines[lines.len().saturating_sub(15)..].join("\n"))
-        })
-        .concat()
+        ["n1", "n2", "n3"]
+            .map(|node| {
+                let text =
+                    fs::read_to_string(self.dir.join(node).join("node.log")).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
+                format!("--- {node}\n{}\n", lines[lines.len().saturating_sub(15)..].join("\n"))
+            })
+            .concat()
     }
 }
 
@@ -228,7 +233,8 @@ impl Watcher {
     /// that they are exactly the workload's: none missing, none twice, in position order.
     pub(crate) fn verify(mut self, workload: &Workload, cluster: &Cluster) {
         let count = || {
-            let lines = BufReader::new(File::open(&self.path).unwrap()).lines().map_while(Result::ok);
+            let lines =
+                BufReader::new(File::open(&self.path).unwrap()).lines().map_while(Result::ok);
             lines.filter(|line| line.contains("\"kind\":\"value\"")).count()
         };
         let complete =

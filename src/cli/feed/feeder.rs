@@ -84,7 +84,8 @@ impl Feeder {
         self.tally = Tally::new(self.clock.now());
         let mut pace = self.options.rate.map(|rate| Pace::new(rate, self.clock.now()));
         for update in updates {
-            let update = update.map_err(|error| Failure::new(ExitCode::FAILED, error.to_string()))?;
+            let update =
+                update.map_err(|error| Failure::with(ExitCode::FAILED, error.to_string()))?;
             if let Some(pace) = &mut pace {
                 self.wait_until(pace.take(self.clock.now())).await?;
             }

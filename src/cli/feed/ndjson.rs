@@ -148,10 +148,16 @@ impl Updates {
             return Ok(None);
         }
         let (path, line) = (|| self.path.clone(), self.line);
-        let parsed: Line<'_> = serde_json::from_slice(text)
-            .map_err(|error| InputError::Line { path: path(), line, error })?;
-        let topic = TopicPath::parse(&parsed.topic)
-            .map_err(|error| InputError::Topic { path: path(), line, error })?;
+        let parsed: Line<'_> = serde_json::from_slice(text).map_err(|error| InputError::Line {
+            path: path(),
+            line,
+            error,
+        })?;
+        let topic = TopicPath::parse(&parsed.topic).map_err(|error| InputError::Topic {
+            path: path(),
+            line,
+            error,
+        })?;
         Ok(Some(Update { topic, value: Bytes::copy_from_slice(parsed.value.get().as_bytes()) }))
     }
 }
@@ -167,7 +173,10 @@ impl Iterator for Updates {
             match bounded.read_until(b'\n', &mut self.buffer) {
                 Ok(0) => return None,
                 Ok(read) if read > LINE_BYTES_MAX => {
-                    return Some(Err(InputError::TooLong { path: self.path.clone(), line: self.line }));
+                    return Some(Err(InputError::TooLong {
+                        path: self.path.clone(),
+                        line: self.line,
+                    }));
                 }
                 Ok(_) => {}
                 Err(error) => {

@@ -69,12 +69,16 @@ impl Tally {
         latencies(&self.latencies_us)
     }
 
+    /// Seconds since the start.
+    pub(in crate::cli) fn seconds(&self, now: Instant) -> f64 {
+        now.saturating_duration_since(self.started).as_secs_f64()
+    }
+
     /// The fields of `topics load --json` but `sent` and `reconnects`.
     pub(in crate::cli) fn report(&self, now: Instant) -> Value {
-        let seconds = now.saturating_duration_since(self.started).as_secs_f64();
-        let position = |index: Option<Index>| {
-            index.map(|index| Position { index, ordinal: 0 }.to_string())
-        };
+        let seconds = self.seconds(now);
+        let position =
+            |index: Option<Index>| index.map(|index| Position { index, ordinal: 0 }.to_string());
         json!({
             "acknowledged": self.count,
             "first_position": position(self.first_index),

@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs;
+use std::future::Future;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::process::ExitStatusExt as _;
@@ -27,8 +28,8 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::domain::node_name::NodeName;
-use crate::transport::certificate::{self, Pem};
 use crate::transport::TlsError;
+use crate::transport::certificate::{self, Pem};
 
 use crate::cli::failure::Failure;
 use crate::cli::output;
@@ -73,7 +74,8 @@ pub(in crate::cli) struct Death(ExitStatus);
 impl Death {
     /// Wrong configuration, damaged storage or a wrong cluster do not heal by starting again.
     pub(in crate::cli) fn is_worth_a_restart(self) -> bool {
-        let hopeless = [ExitCode::USAGE, ExitCode::DAMAGED, ExitCode::WRONG_CLUSTER].map(|code| i32::from(code.0));
+        let hopeless = [ExitCode::USAGE, ExitCode::DAMAGED, ExitCode::WRONG_CLUSTER]
+            .map(|code| i32::from(code.0));
         self.0.code().is_none_or(|code| !hopeless.contains(&code))
     }
 }
@@ -235,16 +237,35 @@ impl LocalCluster {
         }
     }
 
-    /// Waits until every node says that it is ready; false when the time is over before.
-    pub(in crate::cli) async fn wait_ready(&self, timeout: Duration) -> bool {
-        let all = async {
-            for node in &self.nodes {
-                while !answers_ready(node.http).await {
+    /// Completes when every node says that it is ready.
+    pub(in crate::cli) fn ready(&self) -> impl Future<Output = ()> + use<> {
+        let doors: Vec<SocketAddr> = self.nodes.iter().map(|node| node.http).collect();
+        async move {
+            for door in doors {
+                while !answers_ready(door).await {
                     tokio::time::sleep(POLL_INTERVAL).await;
                 }
             }
+        }
+    }
+
+    /// Waits until every node is ready.
+    ///
+    /// # Errors
+    /// When one ends before, or the time is over.
+    pub(in crate::cli) async fn wait_ready(&mut self, timeout: Duration) -> anyhow::Result<()> {
+        let ready = self.ready();
+        let dir = self.dir.clone();
+        let waited = tokio::select! {
+            ready = tokio::time::timeout(timeout, ready) => ready,
+            (node, died) = self.next_death() => {
+                let name = self.nodes.get(node).map_or("?", |node| node.name.as_str());
+                anyhow::bail!("{name} {died}; see {}/{name}/node.log", dir.display());
+            }
         };
-        tokio::time::timeout(timeout, all).await.is_ok()
+        waited.with_context(|| {
+            format!("not ready after {} s; see node.log in {}", timeout.as_secs(), dir.display())
+        })
     }
 
     /// Ends every node: asked first, by closing its standard input, then killed.
@@ -323,7 +344,8 @@ fn kept_or_made(
 
 fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     let mut file = file.with_context(|| format!("cannot write {}", path.display()))?;
     writeln!(file, "{text}")?;
     Ok(())
@@ -352,10 +374,12 @@ pub(in crate::cli) fn free_base_port(nodes: u16) -> anyhow::Result<u16> {
         getrandom::fill(&mut draw).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
         // Below the range that the system draws ports of its own from.
         let base = 10_000 + u16::from_le_bytes(draw) % 2_000 * PORTS_PER_NODE;
-        let free = (0..nodes * PORTS_PER_NODE).filter(|offset| offset % PORTS_PER_NODE < 3).all(|offset| {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, base + offset));
-            UdpSocket::bind(address).is_ok() && std::net::TcpListener::bind(address).is_ok()
-        });
+        let free = (0..nodes * PORTS_PER_NODE).filter(|offset| offset % PORTS_PER_NODE < 3).all(
+            |offset| {
+                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, base + offset));
+                UdpSocket::bind(address).is_ok() && std::net::TcpListener::bind(address).is_ok()
+            },
+        );
         if free {
             return Ok(base);
         }
@@ -372,7 +396,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let plan = Plan { nodes: 3, base_port: 7400 };
         let cluster = LocalCluster::prepare(dir.path(), plan).unwrap();
-        assert_eq!(cluster.nodes()[2].peer, "127.0.0.1:7421".parse().unwrap());
+        assert_eq!(cluster.nodes()[2].peer.to_string(), "127.0.0.1:7421");
         let password = fs::read(dir.path().join("admin.password")).unwrap();
         LocalCluster::prepare(dir.path(), plan).unwrap();
         assert_eq!(fs::read(dir.path().join("admin.password")).unwrap(), password);

@@ -2,3 +2,4 @@
 
 pub(super) mod dev;
 pub(super) mod local_cluster;
+pub(super) mod run;

@@ -15,8 +15,10 @@ use crate::domain::topic::specification::{Specification, TopicType};
 use crate::supervisor::ExitCode;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Each line of FILE is {\"topic\": …, \"value\": …}; other fields are ignored. \
-Missing topics are added as json; values are kept byte for byte.")]
+#[command(
+    after_help = "Each line of FILE is {\"topic\": …, \"value\": …}; other fields are ignored. \
+Missing topics are added as json; values are kept byte for byte."
+)]
 pub(super) struct Load {
     /// NDJSON, plain or gzip; - is standard input.
     file: PathBuf,
@@ -52,7 +54,8 @@ pub(super) async fn run(profile: &ProfileArguments, load: Load) -> anyhow::Resul
     let mut feeder = Feeder::new(client.clone(), options, progress.clone());
     let outcome = feeder.run(updates).await;
     progress.finish_and_clear();
-    let mut report = feeder.tally().report(Clock::system().now());
+    let now = Clock::system().now();
+    let mut report = feeder.tally().report(now);
     if let Some(fields) = report.as_object_mut() {
         fields.insert("sent".into(), feeder.sent().into());
         fields.insert("reconnects".into(), client.statistics().reconnects.into());
@@ -63,11 +66,10 @@ pub(super) async fn run(profile: &ProfileArguments, load: Load) -> anyhow::Resul
     } else {
         let tally = feeder.tally();
         output::line(format!(
-            "sent {}, acknowledged {} in {} s ({} a second); acknowledgement p50 {:.1} ms, p99 {:.1} ms",
+            "sent {}, acknowledged {} in {:.1} s; acknowledgement p50 {:.1} ms, p99 {:.1} ms",
             feeder.sent(),
             tally.count(),
-            report["seconds"],
-            report["updates_per_s"],
+            tally.seconds(now),
             tally.latency_ms(0.5),
             tally.latency_ms(0.99),
         ));

@@ -125,8 +125,10 @@ pub(super) async fn set(profile: &ProfileArguments, set: Set) -> anyhow::Result<
         }
     };
     let bytes = match &set.value {
-        Some(text) => Some(value::from_text(topic_type, text)
-            .map_err(|error| Failure::usage(error.to_string()))?),
+        Some(text) => Some(
+            value::from_text(topic_type, text)
+                .map_err(|error| Failure::usage(error.to_string()))?,
+        ),
         None => None,
     };
     let specification = set.add.map(Specification::plain);
@@ -198,10 +200,7 @@ pub(super) async fn list(profile: &ProfileArguments, list: List) -> anyhow::Resu
     Ok(ExitCode::DONE)
 }
 
-pub(super) async fn remove(
-    profile: &ProfileArguments,
-    remove: Remove,
-) -> anyhow::Result<ExitCode> {
+pub(super) async fn remove(profile: &ProfileArguments, remove: Remove) -> anyhow::Result<ExitCode> {
     let client = profile.connect(None).await?;
     let removed = client
         .remove(&remove.selector)
@@ -220,7 +219,8 @@ pub(super) async fn remove(
 async fn find(client: &Client, path: &TopicPath) -> anyhow::Result<Option<FetchedTopic>> {
     let selector = format!(">{path}");
     let fetch = Fetch { selector, values: Some(0), ..Fetch::default() };
-    let page = client.fetch(fetch, ReadLevel::Linearizable).await.context("cannot read the topic")?;
+    let page =
+        client.fetch(fetch, ReadLevel::Linearizable).await.context("cannot read the topic")?;
     Ok(page.topics.into_iter().next())
 }
 

@@ -13,8 +13,10 @@ use crate::domain::topic::value;
 use crate::supervisor::ExitCode;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "With --json each line is {\"position\", \"index\", \"ordinal\", \"topic\", \
-\"kind\", \"value\"}; kind is one of value, added, removed, subscribed, unsubscribed, reset.")]
+#[command(
+    after_help = "With --json each line is {\"position\", \"index\", \"ordinal\", \"topic\", \
+\"kind\", \"value\"}; kind is one of value, added, removed, subscribed, unsubscribed, reset."
+)]
 pub(super) struct Watch {
     /// Which topics, now and in future.
     selector: String,
@@ -53,7 +55,7 @@ pub(super) async fn run(profile: &ProfileArguments, watch: Watch) -> anyhow::Res
     };
     client.close().await;
     match ended {
-        Some(reason) => Err(Failure::new(ExitCode::CONNECTION, reason)),
+        Some(reason) => Err(Failure::with(ExitCode::CONNECTION, reason)),
         None => Ok(ExitCode::DONE),
     }
 }

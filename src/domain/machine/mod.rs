@@ -144,7 +144,10 @@ impl Machine {
     }
 
     /// The topics from a path on, in path order.
-    pub fn topics_from(&self, path: &TopicPath) -> impl Iterator<Item = &Topic> {
+    pub fn topics_from<'a>(
+        &'a self,
+        path: &TopicPath,
+    ) -> impl Iterator<Item = &'a Topic> + use<'a> {
         self.topics.range(path.clone()..)
     }
 
@@ -374,8 +377,8 @@ mod tests {
         for at in ["b", "a/b", "a"] {
             stage.add(at, plain(TopicType::String));
         }
-        let from = path("a/a");
-        let from = stage.machine.topics_from(&from).map(|topic| topic.info().path.to_string());
+        let from =
+            stage.machine.topics_from(&path("a/a")).map(|topic| topic.info().path.to_string());
         assert_eq!(from.collect::<Vec<_>>(), ["a/b", "b"]);
         let by_path = stage.machine.topic_at(&path("a")).unwrap();
         assert_eq!(stage.machine.topic(by_path.info().id), Some(by_path));

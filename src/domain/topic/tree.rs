@@ -309,3 +309,63 @@ pub(super) fn canonical(specification: &Specification) -> Vec<u8> {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::topic::specification::TopicType;
+
+    fn path(text: &str) -> TopicPath {
+        TopicPath::parse(text).unwrap()
+    }
+
+    fn tree(paths: &[&str]) -> TopicTree {
+        let mut tree = TopicTree::default();
+        for text in paths {
+            let specification = Specification::plain(TopicType::Json);
+            tree.add(path(text), specification, Index(1));
+        }
+        tree
+    }
+
+    fn held<R: RangeBounds<TopicPath>>(tree: &TopicTree, range: R) -> Vec<String> {
+        tree.range(range).map(|topic| topic.info().path.to_string()).collect()
+    }
+
+    #[test]
+    fn ranges_are_in_path_order_and_may_be_empty() {
+        let tree = tree(&["b", "a!", "a/b", "a", "a/b/c"]);
+        assert_eq!(tree.check(), Ok(()));
+        assert_eq!(held(&tree, ..), ["a", "a/b", "a/b/c", "a!", "b"]);
+        assert_eq!(held(&tree, path("a/b")..path("b")), ["a/b", "a/b/c", "a!"]);
+        let after = (Bound::Excluded(path("a/b")), Bound::Included(path("a!")));
+        assert_eq!(held(&tree, after), ["a/b/c", "a!"]);
+        // Ranges that end before they start, in every form.
+        let (a, b) = (|| path("a"), || path("b"));
+        assert!(held(&tree, b()..a()).is_empty());
+        assert!(held(&tree, b()..=a()).is_empty());
+        assert!(held(&tree, a()..a()).is_empty());
+        assert!(held(&tree, (Bound::Excluded(a()), Bound::Excluded(a()))).is_empty());
+        assert!(held(&tree, (Bound::Excluded(a()), Bound::Included(a()))).is_empty());
+        assert_eq!(held(&tree, a()..=a()), ["a"]);
+    }
+
+    #[test]
+    fn what_is_removed_is_gone_from_both_orders_and_from_the_hash() {
+        let empty = TopicTree::default();
+        let mut tree = tree(&["a", "b"]);
+        let clone = tree.clone();
+        for text in ["a", "b"] {
+            let id = tree.at(&path(text)).unwrap().info().id;
+            assert_eq!(tree.remove(id).unwrap().path, path(text));
+            assert_eq!(tree.remove(id), None);
+            assert_eq!(tree.check(), Ok(()));
+        }
+        assert!(tree.is_empty() && tree.specifications.is_empty());
+        assert_ne!(tree.hash(), empty.hash(), "identifiers go on");
+        tree.restore_next_id(1);
+        assert_eq!(tree.hash(), empty.hash());
+        assert_eq!(held(&clone, ..), ["a", "b"]);
+        assert_eq!(clone.check(), Ok(()));
+    }
+}

@@ -292,8 +292,13 @@ impl Opening {
             standing.hard_state_unproven = true;
             self.standing.save(standing)?;
         }
-        if !found_state.sound || newest != found_state.newest {
-            hard_state_file.mend(newest.as_ref())?;
+        match &newest {
+            // Written once more, since so far it may stand in the page cache only.
+            Some(newest) if found_state.sound && found_state.newest.as_ref() == Some(newest) => {
+                hard_state_file.save(newest)?;
+            }
+            None if found_state.sound => {}
+            _ => hard_state_file.mend(newest.as_ref())?,
         }
         self.segments.push(segment_of(&active));
         if let Some(segment) = self.segments.last_mut() {

@@ -76,6 +76,7 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use bytes::{BufMut, BytesMut};
+    use proptest::prelude::*;
 
     use super::*;
     use crate::domain::apply::stage::{ONE, Stage, TWO, open, plain, string, update, with};
@@ -251,5 +252,16 @@ mod tests {
         let hex: String = whole(&stage.machine).iter().map(|byte| format!("{byte:02x}")).collect();
         let golden = include_str!("../../../../tests/fixtures/snapshots/v1.hex");
         assert_eq!(hex, golden.trim());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn hostile_records_are_a_machine_or_an_error(
+            input in prop::collection::vec(any::<u8>(), 0..600),
+        ) {
+            fuzzing::snapshot_restore(&input);
+        }
     }
 }

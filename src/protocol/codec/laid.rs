@@ -2,18 +2,18 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::DecodeError;
 use crate::domain::id::{Index, Position};
+use crate::protocol::DecodeError;
 
 /// A body being read from its front; slices that it gives out share the frame's memory.
 #[derive(Debug)]
-pub(super) struct Laid {
+pub(in crate::protocol) struct Laid {
     bytes: Bytes,
     whole: usize,
 }
 
 impl Laid {
-    pub(super) fn new(bytes: Bytes) -> Self {
+    pub(in crate::protocol) fn new(bytes: Bytes) -> Self {
         let whole = bytes.len();
         Self { bytes, whole }
     }
@@ -25,38 +25,38 @@ impl Laid {
         Ok(())
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, DecodeError> {
+    pub(in crate::protocol) fn u8(&mut self) -> Result<u8, DecodeError> {
         self.need(1)?;
         Ok(self.bytes.get_u8())
     }
 
-    pub(super) fn u16(&mut self) -> Result<u16, DecodeError> {
+    pub(in crate::protocol) fn u16(&mut self) -> Result<u16, DecodeError> {
         self.need(2)?;
         Ok(self.bytes.get_u16_le())
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, DecodeError> {
+    pub(in crate::protocol) fn u32(&mut self) -> Result<u32, DecodeError> {
         self.need(4)?;
         Ok(self.bytes.get_u32_le())
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, DecodeError> {
+    pub(in crate::protocol) fn u64(&mut self) -> Result<u64, DecodeError> {
         self.need(8)?;
         Ok(self.bytes.get_u64_le())
     }
 
-    pub(super) fn position(&mut self) -> Result<Position, DecodeError> {
+    pub(in crate::protocol) fn position(&mut self) -> Result<Position, DecodeError> {
         Ok(Position { index: Index(self.u64()?), ordinal: self.u32()? })
     }
 
     /// The next `count` bytes.
-    pub(super) fn slice(&mut self, count: usize) -> Result<Bytes, DecodeError> {
+    pub(in crate::protocol) fn slice(&mut self, count: usize) -> Result<Bytes, DecodeError> {
         self.need(count)?;
         Ok(self.bytes.split_to(count))
     }
 
     /// UTF-8 text behind a 16-bit length.
-    pub(super) fn text(&mut self, field: &'static str) -> Result<String, DecodeError> {
+    pub(in crate::protocol) fn text(&mut self, field: &'static str) -> Result<String, DecodeError> {
         let count = usize::from(self.u16()?);
         let bytes = self.slice(count)?;
         match std::str::from_utf8(&bytes) {
@@ -65,17 +65,17 @@ impl Laid {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::protocol) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
     /// Everything that is left.
-    pub(super) fn rest(self) -> Bytes {
+    pub(in crate::protocol) fn rest(self) -> Bytes {
         self.bytes
     }
 
     /// Nothing may be left.
-    pub(super) fn end(self) -> Result<(), DecodeError> {
+    pub(in crate::protocol) fn end(self) -> Result<(), DecodeError> {
         match self.bytes.len() {
             0 => Ok(()),
             bytes => Err(DecodeError::Trailing { bytes }),
@@ -84,14 +84,14 @@ impl Laid {
 }
 
 /// Writes a position as [`Laid::position`] reads it.
-pub(super) fn put_position(buffer: &mut BytesMut, position: Position) {
+pub(in crate::protocol) fn put_position(buffer: &mut BytesMut, position: Position) {
     buffer.put_u64_le(position.index.0);
     buffer.put_u32_le(position.ordinal);
 }
 
 /// Writes text behind a 16-bit length; text over 65,535 bytes is cut at a character, which no legal
 /// path, key or value reaches.
-pub(super) fn put_text(buffer: &mut BytesMut, text: &str) {
+pub(in crate::protocol) fn put_text(buffer: &mut BytesMut, text: &str) {
     let mut end = text.len().min(usize::from(u16::MAX));
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -16,37 +16,37 @@ const BEAT_SLACK_DENOMINATOR: u32 = 4;
 
 /// How patient to be with one node.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Thresholds {
-    pub(super) unanswered: Duration,
-    pub(super) beat: Duration,
-    pub(super) dead: Duration,
+pub(in crate::client) struct Thresholds {
+    pub(in crate::client) unanswered: Duration,
+    pub(in crate::client) beat: Duration,
+    pub(in crate::client) dead: Duration,
 }
 
 /// When the node was heard last; written by the readers, read by the watcher.
 #[derive(Debug)]
-pub(super) struct Heard {
+pub(in crate::client) struct Heard {
     base: Instant,
     micros: AtomicU64,
 }
 
 impl Heard {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(in crate::client) fn new(now: Instant) -> Self {
         Self { base: now, micros: AtomicU64::new(0) }
     }
 
-    pub(super) fn now(&self, now: Instant) {
+    pub(in crate::client) fn now(&self, now: Instant) {
         let micros = now.saturating_duration_since(self.base).as_micros() as u64;
         self.micros.fetch_max(micros, Ordering::Relaxed);
     }
 
-    pub(super) fn last(&self) -> Instant {
+    pub(in crate::client) fn last(&self) -> Instant {
         self.base + Duration::from_micros(self.micros.load(Ordering::Relaxed))
     }
 }
 
 /// What the watcher should do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::client) enum Verdict {
     /// Nothing.
     Well,
     /// Ask the node for a sign of life.
@@ -59,20 +59,20 @@ pub(super) enum Verdict {
 
 /// Watches one connection.
 #[derive(Debug)]
-pub(super) struct Watcher {
+pub(in crate::client) struct Watcher {
     thresholds: Thresholds,
     pinged: Option<Instant>,
 }
 
 impl Watcher {
-    pub(super) fn new(thresholds: Thresholds) -> Self {
+    pub(in crate::client) fn new(thresholds: Thresholds) -> Self {
         Self { thresholds, pinged: None }
     }
 
     /// What to do now, and when to ask again if nothing happens before.
     ///
     /// `waiting_since` is when the longest-waiting request was sent; `listening`: beats are owed.
-    pub(super) fn check(
+    pub(in crate::client) fn check(
         &mut self,
         now: Instant,
         heard: Instant,

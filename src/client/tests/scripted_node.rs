@@ -1,17 +1,11 @@
 //! A node that does what a test tells it, over the real transport on the loopback interface.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "helpers of tests fail by panicking"
-)]
 
 use std::future::Future;
 use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::{ClientConfig, Patience};
+use crate::client::{ClientConfig, Patience};
 use crate::domain::id::{ClusterId, Index, Lineage, Position, SessionId, TopicId};
 use crate::domain::node_name::NodeName;
 use crate::domain::topic::path::TopicPath;

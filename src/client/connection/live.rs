@@ -18,11 +18,11 @@ use tokio::sync::watch;
 use super::delivery::deliver;
 use super::dial::{Dialer, Link};
 use super::driver::{self, Purpose};
-use super::error::SessionEnded;
 use super::life::{Heard, Thresholds, Verdict, Watcher};
-use super::outbox::Outbox;
-use super::pending::Completions;
-use super::shared::{ConnectionState, Shared};
+use crate::client::error::SessionEnded;
+use crate::client::outbox::Outbox;
+use crate::client::pending::Completions;
+use crate::client::shared::{ConnectionState, Shared};
 use crate::protocol::command::ClientCommand;
 use crate::protocol::conversation::Conversation;
 use crate::protocol::{ClientMessage, ErrorCode, ServerMessage};
@@ -35,7 +35,7 @@ const ROUND_TRIPS_MIN: u32 = 4;
 
 /// Why a connection is of no further use.
 #[derive(Debug)]
-pub(super) enum End {
+pub(in crate::client) enum End {
     /// It broke, or its node is silent, stopping, or no longer the session's host.
     Lost,
     /// The node does not keep to the protocol.
@@ -55,7 +55,7 @@ enum Unease {
 }
 
 /// Serves the session over this connection until it ends.
-pub(super) async fn run(shared: &Arc<Shared>, dialer: &Dialer, link: Link) -> End {
+pub(in crate::client) async fn run(shared: &Arc<Shared>, dialer: &Dialer, link: Link) -> End {
     let Link { address, connection, mut sender, mut receiver, mut conversation, welcome } = link;
     let heard = Heard::new(shared.clock.now());
     let (unease, uneasy) = watch::channel(Unease::None);

@@ -9,11 +9,11 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use super::deliveries::{Deliveries, Taken};
-use super::event::Event;
 use super::life::Heard;
 use super::live::End;
-use super::shared::Shared;
+use crate::client::deliveries::{Deliveries, Taken};
+use crate::client::event::Event;
+use crate::client::shared::Shared;
 use crate::protocol::delivery::{BulkMessage, BulkPurpose, EventMessage};
 use crate::protocol::{DecodeError, ErrorCode, kind};
 use crate::transport::{Connection, Frame, FrameReceiver, ReceiveError};
@@ -53,7 +53,11 @@ struct Streams<'a> {
 }
 
 /// Delivers until the connection ends.
-pub(super) async fn deliver(shared: &Shared, heard: &Heard, connection: &Connection) -> End {
+pub(in crate::client) async fn deliver(
+    shared: &Shared,
+    heard: &Heard,
+    connection: &Connection,
+) -> End {
     let arriving = FuturesUnordered::new();
     let mut streams = Streams { shared, arriving, resting: Vec::new(), held: None };
     let mut full: Option<(mpsc::Sender<Vec<Event>>, Vec<Event>)> = None;

@@ -7,6 +7,8 @@
 //!
 //! Peers use the same length prefix; what their payloads hold is not known here.
 
+pub mod kind;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::DecodeError;

@@ -7,11 +7,11 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
-use super::config::ClientConfig;
 use super::dial::{Dialer, Link, Reached};
-use super::error::{AttemptFailed, SessionEnded};
 use super::live::{self, End};
-use super::shared::{ConnectionState, Shared};
+use crate::client::config::ClientConfig;
+use crate::client::error::{AttemptFailed, SessionEnded};
+use crate::client::shared::{ConnectionState, Shared};
 use crate::protocol::ErrorCode;
 use crate::protocol::handshake::{Resume, SECRET_BYTES, Verdict};
 
@@ -27,14 +27,14 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// A welcome, and what it was asked with.
 #[derive(Debug)]
-pub(super) struct Welcomed {
-    pub(super) link: Link,
+pub(in crate::client) struct Welcomed {
+    pub(in crate::client) link: Link,
     shown: Option<[u8; SECRET_BYTES]>,
     initial_missing: bool,
 }
 
 /// What a hello is for.
-pub(super) enum Purpose<'a> {
+pub(in crate::client) enum Purpose<'a> {
     /// A new session.
     Open,
     /// This session goes on.
@@ -43,7 +43,7 @@ pub(super) enum Purpose<'a> {
 
 /// Why no address of a round gave a session.
 #[derive(Debug)]
-pub(super) enum RoundFailed {
+pub(in crate::client) enum RoundFailed {
     /// The session is over, whoever is asked.
     Over(SessionEnded),
     /// None would or could; each address's failure, the newest last. Never empty.
@@ -52,13 +52,13 @@ pub(super) enum RoundFailed {
 
 /// Pauses between rounds: doubling, with jitter.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(in crate::client) struct Backoff {
     rounds: u32,
 }
 
 impl Backoff {
     /// The next pause: half to all of the doubled one.
-    pub(super) fn next(&mut self) -> Duration {
+    pub(in crate::client) fn next(&mut self) -> Duration {
         let whole = BACKOFF_MIN.saturating_mul(1 << self.rounds.min(10)).min(BACKOFF_MAX);
         self.rounds += 1;
         let mut bytes = [0; 2];
@@ -70,7 +70,7 @@ impl Backoff {
 }
 
 /// Serves the session until it is over.
-pub(super) async fn drive(shared: Arc<Shared>, dialer: Dialer, first: Link) {
+pub(in crate::client) async fn drive(shared: Arc<Shared>, dialer: Dialer, first: Link) {
     // Whatever ends this task, callers and streams must not wait for ever.
     let guard = Guard { shared: Arc::clone(&shared) };
     let mut link = first;
@@ -165,12 +165,16 @@ async fn reconnect(shared: &Shared, dialer: &Dialer, lost: &str) -> Result<Welco
     }
 }
 
-pub(super) fn newest(mut failures: Vec<AttemptFailed>) -> AttemptFailed {
+pub(in crate::client) fn newest(mut failures: Vec<AttemptFailed>) -> AttemptFailed {
     failures.pop().unwrap_or_else(|| AttemptFailed::NoSuchHost { address: String::new() })
 }
 
 /// All known addresses, from the one after `current` on; `current` itself last, or left out.
-pub(super) fn addresses(shared: &Shared, current: Option<&str>, with_current: bool) -> Vec<String> {
+pub(in crate::client) fn addresses(
+    shared: &Shared,
+    current: Option<&str>,
+    with_current: bool,
+) -> Vec<String> {
     let facts = shared.facts();
     let learned = facts.nodes.iter().map(|node| &node.address);
     let mut known: Vec<&String> = Vec::new();
@@ -180,20 +184,19 @@ pub(super) fn addresses(shared: &Shared, current: Option<&str>, with_current: bo
         }
     }
     let place = known.iter().position(|address| current == Some(address.as_str()));
-    let turned = match place {
+    match place {
         Some(place) => {
             let (before, from) = known.split_at(place);
             let own = from.iter().take(usize::from(with_current));
             from.iter().skip(1).chain(before).chain(own).map(|&address| address.clone()).collect()
         }
-        None => known.into_iter().cloned().collect::<Vec<_>>(),
-    };
-    turned
+        None => known.into_iter().cloned().collect(),
+    }
 }
 
 /// Tries these addresses once each, a new one beside the others after each [`STAGGER`]; says hello
 /// only to one at a time.
-pub(super) async fn round(
+pub(in crate::client) async fn round(
     dialer: &Dialer,
     config: &ClientConfig,
     purpose: &Purpose<'_>,

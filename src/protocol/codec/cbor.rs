@@ -8,14 +8,14 @@ use minicbor::decode::Error as ReadError;
 use minicbor::encode::{Error as WriteError, Write};
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
-use super::{CborFault, DecodeError};
 use crate::domain::id::{
     ClusterId, Index, Lineage, NodeId, Position, SessionId, StreamId, TopicId,
 };
 use crate::domain::topic::path::TopicPath;
+use crate::protocol::{CborFault, DecodeError};
 
 /// Appends the CBOR of `value`.
-pub(super) fn put<T: Encode<()>>(buffer: &mut BytesMut, value: &T) {
+pub(in crate::protocol) fn put<T: Encode<()>>(buffer: &mut BytesMut, value: &T) {
     struct Sink<'a>(&'a mut BytesMut);
 
     impl Write for Sink<'_> {
@@ -32,7 +32,7 @@ pub(super) fn put<T: Encode<()>>(buffer: &mut BytesMut, value: &T) {
 }
 
 /// Reads one CBOR item that must fill `bytes`.
-pub(super) fn take<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, DecodeError> {
+pub(in crate::protocol) fn take<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, DecodeError> {
     let mut decoder = Decoder::new(bytes);
     let value = decoder.decode().map_err(|error| fault(&error))?;
     match bytes.len() - decoder.position() {
@@ -118,7 +118,7 @@ impl<'b, C> Decode<'b, C> for TopicPath {
 }
 
 /// A list of at most `MAX` items; a longer one is refused before its items are read.
-pub(super) fn list<'b, Ctx, T: Decode<'b, Ctx>, const MAX: usize>(
+pub(in crate::protocol) fn list<'b, Ctx, T: Decode<'b, Ctx>, const MAX: usize>(
     decoder: &mut Decoder<'b>,
     context: &mut Ctx,
 ) -> Result<Vec<T>, ReadError> {
@@ -134,7 +134,7 @@ pub(super) fn list<'b, Ctx, T: Decode<'b, Ctx>, const MAX: usize>(
 }
 
 /// A map of texts with at most `MAX` entries.
-pub(super) fn texts<Ctx, const MAX: usize>(
+pub(in crate::protocol) fn texts<Ctx, const MAX: usize>(
     decoder: &mut Decoder<'_>,
     _: &mut Ctx,
 ) -> Result<BTreeMap<String, String>, ReadError> {
@@ -151,7 +151,7 @@ pub(super) fn texts<Ctx, const MAX: usize>(
 }
 
 /// A byte string as `Bytes`, in its own allocation.
-pub(super) mod blob {
+pub(in crate::protocol) mod blob {
     use super::{Bytes, Decoder, Encoder, ReadError, Write, WriteError};
 
     pub(in crate::protocol) fn encode<Ctx, W: Write>(
@@ -171,7 +171,7 @@ pub(super) mod blob {
 }
 
 /// A byte string or nothing: absent, or CBOR null.
-pub(super) mod blob_option {
+pub(in crate::protocol) mod blob_option {
     use super::{Bytes, Decoder, Encoder, ReadError, Write, WriteError};
 
     pub(in crate::protocol) fn encode<Ctx, W: Write>(

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::BytesMut;
 
-use super::config::ClientConfig;
-use super::error::{AttemptFailed, ConnectFailed};
+use crate::client::config::ClientConfig;
+use crate::client::error::{AttemptFailed, ConnectFailed};
 use crate::protocol::conversation::Conversation;
 use crate::protocol::handshake::{Hello, Resume, Welcome};
 use crate::protocol::{ClientMessage, ErrorCode, ServerMessage, VERSION};
@@ -17,25 +17,25 @@ use crate::transport::{
 
 /// A connection over which a node serves the session.
 #[derive(Debug)]
-pub(super) struct Link {
-    pub(super) address: String,
-    pub(super) connection: Connection,
-    pub(super) sender: FrameSender,
-    pub(super) receiver: FrameReceiver,
-    pub(super) conversation: Conversation,
-    pub(super) welcome: Welcome,
+pub(in crate::client) struct Link {
+    pub(in crate::client) address: String,
+    pub(in crate::client) connection: Connection,
+    pub(in crate::client) sender: FrameSender,
+    pub(in crate::client) receiver: FrameReceiver,
+    pub(in crate::client) conversation: Conversation,
+    pub(in crate::client) welcome: Welcome,
 }
 
 /// A connection over which nothing was said yet.
 #[derive(Debug)]
-pub(super) struct Reached {
+pub(in crate::client) struct Reached {
     address: String,
     connection: Connection,
 }
 
 /// Dials with one client's settings.
 #[derive(Debug, Clone)]
-pub(super) struct Dialer {
+pub(in crate::client) struct Dialer {
     endpoint: Endpoint,
     tls: ClientTls,
 }
@@ -78,7 +78,7 @@ impl ClientEndpoint {
 }
 
 impl Dialer {
-    pub(super) fn new(
+    pub(in crate::client) fn new(
         endpoint: ClientEndpoint,
         config: &ClientConfig,
     ) -> Result<Self, ConnectFailed> {
@@ -87,7 +87,7 @@ impl Dialer {
     }
 
     /// A connection to the node at `address`, nothing said yet.
-    pub(super) async fn reach(
+    pub(in crate::client) async fn reach(
         &self,
         address: &str,
         config: &ClientConfig,
@@ -131,7 +131,7 @@ fn no_connection(address: &str, error: &ConnectError) -> AttemptFailed {
 
 impl Reached {
     /// Says hello and waits for the welcome.
-    pub(super) async fn greet(
+    pub(in crate::client) async fn greet(
         self,
         config: &ClientConfig,
         resume: Option<Resume>,

@@ -8,24 +8,26 @@ use std::fmt::{Debug, Write as _};
 
 use bytes::{Bytes, BytesMut};
 
-use super::command::ClientCommand;
-use super::delivery::{
+use crate::domain::id::{ClusterId, Index, Lineage, Position, SessionId, StreamId, TopicId};
+use crate::domain::topic::path::TopicPath;
+use crate::protocol::command::ClientCommand;
+use crate::protocol::delivery::{
     BulkBegin, BulkMessage, BulkPurpose, Event, EventMessage, NotifiedChange, UnsubscribeReason,
 };
-use super::handshake::{
+use crate::protocol::handshake::{
     Credentials, Hello, NodeAddress, Refused, ResetReason, Resume, SessionLimits, StartFrom,
     Verdict, Welcome,
 };
-use super::read::{
+use crate::protocol::read::{
     Answer, Bound, DeepBranches, Fetch, Level, Limit, Query, Read, ReadReply, Row, SessionInfo,
 };
-use super::server_message::{Acknowledged, Acknowledgement, Reply};
-use super::topic::{ConstraintNode, JsonCondition, Operator, WireSpecification, WireValue};
-use super::{ClientMessage, DecodeError, ErrorCode, ServerMessage, frame, kind};
-use crate::domain::id::{ClusterId, Index, Lineage, Position, SessionId, StreamId, TopicId};
-use crate::domain::topic::path::TopicPath;
+use crate::protocol::server_message::{Acknowledged, Acknowledgement, Reply};
+use crate::protocol::topic::{
+    ConstraintNode, JsonCondition, Operator, WireSpecification, WireValue,
+};
+use crate::protocol::{ClientMessage, DecodeError, ErrorCode, ServerMessage, frame, kind};
 
-const GOLDEN: &str = include_str!("../../tests/fixtures/protocol/messages.txt");
+const GOLDEN: &str = include_str!("../../../tests/fixtures/protocol/messages.txt");
 
 fn position() -> Position {
     Position { index: Index::new(78, 3), ordinal: 2 }
@@ -482,10 +484,10 @@ fn flipped_bytes_never_panic() {
             for change in [1, 0x80, 0xff, 0x20] {
                 let mut changed = bytes.clone();
                 changed[at] ^= change;
-                super::fuzzing::client_frames(&changed);
-                super::fuzzing::server_frames(&changed);
-                super::fuzzing::event_frames(&changed);
-                super::fuzzing::bulk_frames(&changed);
+                crate::protocol::fuzzing::client_frames(&changed);
+                crate::protocol::fuzzing::server_frames(&changed);
+                crate::protocol::fuzzing::event_frames(&changed);
+                crate::protocol::fuzzing::bulk_frames(&changed);
             }
         }
     }
@@ -493,7 +495,7 @@ fn flipped_bytes_never_panic() {
 
 #[test]
 fn acknowledgements_join_into_runs() {
-    use super::server_message::AcknowledgementWriter;
+    use crate::protocol::server_message::AcknowledgementWriter;
     let mut writer = AcknowledgementWriter::default();
     let mut buffer = BytesMut::new();
     writer.put(&mut buffer);

@@ -1,7 +1,7 @@
 //! Frame kinds. A number belongs to one message on one kind of stream and is never reused.
 
-use super::DecodeError;
-use super::frame::PAYLOAD_BYTES_MAX;
+use super::PAYLOAD_BYTES_MAX;
+use crate::protocol::DecodeError;
 
 /// Client to node: the first frame of a connection.
 pub const HELLO: u8 = 1;
@@ -80,7 +80,7 @@ pub fn body_bytes_max(kind: u8) -> usize {
 }
 
 /// Refuses a body that is too long for its kind.
-pub(super) fn check(kind: u8, bytes: usize) -> Result<(), DecodeError> {
+pub(in crate::protocol) fn check(kind: u8, bytes: usize) -> Result<(), DecodeError> {
     match body_bytes_max(kind) {
         bytes_max if bytes > bytes_max => Err(DecodeError::TooLong { kind, bytes, bytes_max }),
         _ => Ok(()),
