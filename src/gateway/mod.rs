@@ -26,6 +26,8 @@ pub mod audience;
 mod authorize;
 pub mod batch;
 mod bulk_stream;
+#[cfg(test)]
+mod delivery_model;
 pub mod event_frames;
 mod event_writer;
 pub mod fanout;

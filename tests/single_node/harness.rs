@@ -14,7 +14,8 @@ use quorate::gateway::Gateway;
 use quorate::protocol::VERSION;
 use quorate::protocol::handshake::{Credentials, Hello};
 use quorate::replication::{
-    FoundingSettings, NodeState, PERMITS, PeerSettings, Replication, ReplicationSettings, Retention, Timing,
+    FoundingSettings, NodeState, PERMITS, PeerSettings, Replication, ReplicationSettings,
+    Retention, Timing,
 };
 use quorate::supervisor::Supervisor;
 use quorate::transport::certificate::{make_ca, make_node};
@@ -56,8 +57,7 @@ impl Node {
         let ca = make_ca("test").unwrap();
         let name = NodeName::parse("n1").unwrap();
         let certificate = make_node(&ca, &name, &[]).unwrap();
-        let identity =
-            || Identity::from_pem(&certificate.certificate, &certificate.key).unwrap();
+        let identity = || Identity::from_pem(&certificate.certificate, &certificate.key).unwrap();
         let authority = Authority::from_pem(&ca.certificate).unwrap();
         let supervisor = Supervisor::new("node");
         let settings = ReplicationSettings {
@@ -92,14 +92,7 @@ impl Node {
         let gateway =
             Gateway::start(endpoint, replication.clone(), &supervisor, Clock::system(), known)
                 .unwrap();
-        Self {
-            replication,
-            gateway,
-            authority,
-            _supervisor: supervisor,
-            _nodes: nodes,
-            _dir: dir,
-        }
+        Self { replication, gateway, authority, _supervisor: supervisor, _nodes: nodes, _dir: dir }
     }
 
     pub fn address(&self) -> SocketAddr {

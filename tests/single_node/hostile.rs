@@ -102,7 +102,8 @@ async fn each_violation_ends_its_own_connection_with_its_code() {
     let node = Node::start().await;
     let good = node.client().await;
     good.add_topic(&path("g"), &Specification::plain(TopicType::Int64)).await.unwrap();
-    let update = |request| ClientMessage::Update { request, record: Bytes::from_static(b"\x01\x04") };
+    let update =
+        |request| ClientMessage::Update { request, record: Bytes::from_static(b"\x01\x04") };
     let frame = |message: &ClientMessage| {
         let mut buffer = BytesMut::new();
         message.put(&mut buffer);

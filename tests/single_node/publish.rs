@@ -14,9 +14,11 @@ use crate::harness::{Node, path, soon};
 async fn an_update_is_acknowledged_with_its_index() {
     let node = Node::start().await;
     let client = node.client().await;
-    let added = client.add_topic(&path("a/b"), &Specification::plain(TopicType::Json)).await.unwrap();
+    let added =
+        client.add_topic(&path("a/b"), &Specification::plain(TopicType::Json)).await.unwrap();
     assert!(added.created);
-    let again = client.add_topic(&path("a/b"), &Specification::plain(TopicType::Json)).await.unwrap();
+    let again =
+        client.add_topic(&path("a/b"), &Specification::plain(TopicType::Json)).await.unwrap();
     assert!(!again.created);
     assert_eq!(again.topic, added.topic);
 

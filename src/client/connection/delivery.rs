@@ -5,15 +5,16 @@
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, select_all};
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use super::life::Heard;
 use super::live::End;
-use crate::client::deliveries::{Deliveries, Taken};
+use crate::client::deliveries::{Deliveries, Flushed, Taken};
 use crate::client::event::Event;
 use crate::client::shared::Shared;
+use crate::domain::id::Position;
 use crate::protocol::delivery::{BulkMessage, BulkPurpose, EventMessage};
 use crate::protocol::{DecodeError, ErrorCode, kind};
 use crate::transport::{Connection, Frame, FrameReceiver, ReceiveError};
@@ -27,7 +28,7 @@ enum Source {
     /// Its first frame will tell.
     New,
     Events,
-    Initial(u64),
+    Initial(u64, Position),
     Rows(u64),
 }
 
@@ -47,7 +48,7 @@ type Arrival = (Source, FrameReceiver, Result<Option<Frame>, ReceiveError>);
 struct Streams<'a> {
     shared: &'a Shared,
     arriving: FuturesUnordered<BoxFuture<'static, Arrival>>,
-    /// Streams with events that go on once what they brought has been handed on.
+    /// Streams with events that go on once what they brought has been handed on far enough.
     resting: Vec<(Source, FrameReceiver)>,
     held: Option<(EventMessage, FrameReceiver)>,
 }
@@ -60,15 +61,11 @@ pub(in crate::client) async fn deliver(
 ) -> End {
     let arriving = FuturesUnordered::new();
     let mut streams = Streams { shared, arriving, resting: Vec::new(), held: None };
-    let mut full: Option<(mpsc::Sender<Vec<Event>>, Vec<Event>)> = None;
     loop {
-        if full.is_none() {
-            full = shared.deliveries().take_batch();
-            if full.is_none() {
-                streams.wake();
-            }
+        let Flushed { stalled, blocked } = shared.deliveries().flush();
+        if !blocked {
+            streams.wake();
         }
-        let waiting = full.as_ref().map(|(sender, _)| sender.clone());
         tokio::select! {
             accepted = connection.accept_uni() => match accepted {
                 Ok(receiver) => streams.read(Source::New, receiver),
@@ -81,25 +78,17 @@ pub(in crate::client) async fn deliver(
                     return end;
                 }
             }
-            () = hand_over(&waiting, &mut full), if waiting.is_some() => {}
+            () = room(&stalled), if !stalled.is_empty() => {}
             () = shared.to_deliver.notified() => {}
         }
     }
 }
 
-/// Waits for room in a local stream, or for its end, and gives it its batch.
-async fn hand_over(
-    sender: &Option<mpsc::Sender<Vec<Event>>>,
-    full: &mut Option<(mpsc::Sender<Vec<Event>>, Vec<Event>)>,
-) {
-    if let Some(sender) = sender {
-        let permit = sender.reserve().await;
-        if let (Ok(permit), Some((_, batch))) = (permit, full.take()) {
-            permit.send(batch);
-        }
-        // A stream that was dropped wants no events.
-        *full = None;
-    }
+/// Waits until one of these local streams has room, or is gone.
+async fn room(stalled: &[mpsc::Sender<Vec<Event>>]) {
+    let rooms = stalled.iter().map(|sender| Box::pin(sender.reserve()));
+    // The place that was found is given back, and taken by the next flush.
+    drop(select_all(rooms).await);
 }
 
 impl Streams<'_> {
@@ -187,7 +176,7 @@ impl Streams<'_> {
             }
             Source::New => match BulkMessage::decode(kind, body).map_err(broken)? {
                 BulkMessage::Begin(begin) => Ok(Next::Read(match begin.purpose {
-                    BulkPurpose::Initial(_) => Source::Initial(begin.bulk),
+                    BulkPurpose::Initial(_) => Source::Initial(begin.bulk, begin.position),
                     BulkPurpose::Fetch(correlation) => Source::Rows(correlation),
                 })),
                 _ => Err(End::Broken(ErrorCode::OutOfPlace)),
@@ -199,10 +188,10 @@ impl Streams<'_> {
                     None => Next::Read(source),
                 })
             }
-            Source::Initial(bulk) => {
+            Source::Initial(bulk, position) => {
                 let message = BulkMessage::decode(kind, body).map_err(broken)?;
                 let is_end = matches!(message, BulkMessage::End { .. });
-                let taken = deliveries.bulk(bulk, message).map_err(|_| out_of_place())?;
+                let taken = deliveries.bulk(bulk, position, message).map_err(|_| out_of_place())?;
                 settle(shared, deliveries, &taken);
                 Ok(if is_end { Next::Finished } else { Next::Read(source) })
             }
