@@ -19,8 +19,6 @@ use super::workload::EVERYTHING;
 
 /// How long a fresh cluster may take to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long readiness is awaited before the nodes are looked at.
-const READY_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a cluster may take to show a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(20);
 /// The pause between two looks at something that is awaited.
@@ -106,19 +104,7 @@ impl Stage {
     /// When they are not in time, or one has ended.
     async fn wait_ready(&mut self) -> anyhow::Result<()> {
         let Some(cluster) = &mut self.cluster else { return Ok(()) };
-        let wait = async {
-            while !cluster.wait_ready(READY_INTERVAL).await {
-                let death = tokio::time::timeout(POLL_INTERVAL, cluster.next_death()).await;
-                if let Ok((node, died)) = death {
-                    let name = cluster.nodes().get(node).map_or("?", |node| node.name.as_str());
-                    anyhow::bail!("{name} ended by itself: {died}");
-                }
-            }
-            Ok(())
-        };
-        let ready = tokio::time::timeout(READY_TIMEOUT, wait).await;
-        let late = || anyhow!("the nodes are not ready after {} s", READY_TIMEOUT.as_secs());
-        ready.map_err(|_| late())?
+        cluster.wait_ready(READY_TIMEOUT).await
     }
 
     /// Runs a future to its end while the nodes of a scratch cluster live.
@@ -230,7 +216,7 @@ async fn connect_to_leader(config: ClientConfig) -> anyhow::Result<Client> {
     };
     let leader = tokio::time::timeout(LEADER_TIMEOUT, leader).await.map_err(|_| {
         let text = format!("the cluster shows no leader after {} s", LEADER_TIMEOUT.as_secs());
-        Failure::new(ExitCode::TIMED_OUT, text)
+        Failure::with(ExitCode::TIMED_OUT, text)
     })??;
     if *client.node() == *leader {
         return Ok(client);
@@ -297,7 +283,7 @@ pub(super) fn run<F: Future<Output = anyhow::Result<()>>>(
     match result {
         None => {
             remove(&dir)?;
-            Err(Failure::new(ExitCode::FAILED, "interrupted; the scratch cluster is removed"))
+            Err(Failure::with(ExitCode::FAILED, "interrupted; the scratch cluster is removed"))
         }
         Some(Ok(())) => remove(&dir).map(|()| ExitCode::DONE),
         Some(Err(error)) => {
