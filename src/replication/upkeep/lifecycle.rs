@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_storage::append_log::LogState;
+use quorate_storage::log::append_log::LogState;
 use tokio::sync::broadcast;
 
 use crate::clock::Clock;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::append_log::{Log, LogOptions};
+use crate::log::append_log::{Log, LogOptions};
 use crate::disk::{Disk, OpenMode, RealDisk};
 use crate::error::OpenError;
 use crate::identity::IdentityFile;
