@@ -331,13 +331,20 @@ impl Deliveries {
         Ok(Ok(()))
     }
 
-    /// Takes a frame of the bulk stream of initial values with this number, after its head.
-    pub(super) fn bulk(&mut self, bulk: u64, message: BulkMessage) -> Result<Taken, Violation> {
+    /// Takes a frame of the bulk stream of initial values with this number, as of this position,
+    /// after its head.
+    pub(super) fn bulk(
+        &mut self,
+        bulk: u64,
+        as_of: Position,
+        message: BulkMessage,
+    ) -> Result<Taken, Violation> {
         match message {
             BulkMessage::Item { version, topic, specification, path, value } => {
                 // The event stream is ahead of the bulk for a topic that is known.
                 if !self.topics.contains_key(&topic) {
-                    let position = Position { index: version, ordinal: 0 };
+                    let set = Position { index: version, ordinal: 0 };
+                    let position = if value.is_some() { set } else { as_of };
                     let topic = describe(topic, specification, path);
                     self.introduce(topic, version, position, value);
                 }
@@ -598,13 +605,13 @@ mod tests {
             panic!("taken without its topic")
         };
         assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(2))));
-        assert_eq!(deliveries.bulk(1, item(2, 2, "b", "b")), Ok(Taken::Done));
+        assert_eq!(deliveries.bulk(1, at(2), item(2, 2, "b", "b")), Ok(Taken::Done));
         let Taken::Later(early) = deliveries.event(early).unwrap() else {
             panic!("taken without its topic")
         };
-        assert_eq!(deliveries.bulk(1, item(1, 1, "a", "old")), Ok(Taken::Done));
+        assert_eq!(deliveries.bulk(1, at(2), item(1, 1, "a", "old")), Ok(Taken::Done));
         assert_eq!(deliveries.event(early), Ok(Taken::Done));
-        assert_eq!(deliveries.bulk(1, END), Ok(Taken::Complete(7)));
+        assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(7)));
         assert_eq!(heard(&mut deliveries, &mut all), "+b b:b@2 +a a:old@1 a=new@3");
         assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(3))));
     }
@@ -614,8 +621,8 @@ mod tests {
         let mut deliveries = begun();
         let (_, mut all) = stream(&mut deliveries, "?.*//");
         // The bulk stream was read ahead of the event stream, and ended before it was announced.
-        deliveries.bulk(1, item(5, 1, "a", "five")).unwrap();
-        assert_eq!(deliveries.bulk(1, END), Ok(Taken::Done));
+        deliveries.bulk(1, at(2), item(5, 1, "a", "five")).unwrap();
+        assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Done));
         event(&mut deliveries, 4, value(1, "four"));
         event(&mut deliveries, 5, value(1, "five"));
         assert_eq!(
@@ -624,7 +631,7 @@ mod tests {
         );
         event(&mut deliveries, 6, value(1, "six"));
         // An item of a topic that is known is older than its events.
-        deliveries.bulk(2, item(5, 1, "a", "five")).unwrap();
+        deliveries.bulk(2, at(2), item(5, 1, "a", "five")).unwrap();
         assert_eq!(heard(&mut deliveries, &mut all), "+a a:five@5 a=six@6");
     }
 
@@ -659,8 +666,8 @@ mod tests {
         let reset = Wire::Reset { reason: ResetReason::OtherLineage, lineage: Lineage(10) };
         assert_eq!(event(&mut deliveries, 5, reset), Taken::Reset);
         event(&mut deliveries, 5, Wire::Initial { request: 0, bulk: 1 });
-        deliveries.bulk(1, item(4, 1, "a", "w")).unwrap();
-        assert_eq!(deliveries.bulk(1, END), Ok(Taken::Complete(0)));
+        deliveries.bulk(1, at(2), item(4, 1, "a", "w")).unwrap();
+        assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(0)));
         deliveries.tell_current(&[number]);
         event(&mut deliveries, 6, value(1, "v"));
         assert_eq!(
@@ -689,8 +696,8 @@ mod tests {
         assert_eq!(deliveries.event(begin), Err(Violation::SecondHead));
         let unknown = EventMessage::Event { position: at(2), last: true, event: value(1, "x") };
         assert_eq!(deliveries.event(unknown), Err(Violation::UnknownTopic));
-        deliveries.bulk(1, END).unwrap();
-        assert_eq!(deliveries.bulk(1, END), Err(Violation::Bulk));
+        deliveries.bulk(1, at(2), END).unwrap();
+        assert_eq!(deliveries.bulk(1, at(2), END), Err(Violation::Bulk));
     }
 
     #[test]

@@ -35,7 +35,8 @@ pub struct Topic {
 pub enum Event {
     /// The topic is now subscribed. Its value follows if it has one.
     Subscribed {
-        /// Where the event stands; of an initial subscription, where the topic's value does.
+        /// Where the event stands; of an initial subscription, where the topic's value does, or
+        /// without one the state that the subscription is of.
         position: Position,
         /// Which topic.
         topic: Arc<Topic>,

@@ -14,6 +14,7 @@ use super::live::End;
 use crate::client::deliveries::{Deliveries, Flushed, Taken};
 use crate::client::event::Event;
 use crate::client::shared::Shared;
+use crate::domain::id::Position;
 use crate::protocol::delivery::{BulkMessage, BulkPurpose, EventMessage};
 use crate::protocol::{DecodeError, ErrorCode, kind};
 use crate::transport::{Connection, Frame, FrameReceiver, ReceiveError};
@@ -27,7 +28,7 @@ enum Source {
     /// Its first frame will tell.
     New,
     Events,
-    Initial(u64),
+    Initial(u64, Position),
     Rows(u64),
 }
 
@@ -175,7 +176,7 @@ impl Streams<'_> {
             }
             Source::New => match BulkMessage::decode(kind, body).map_err(broken)? {
                 BulkMessage::Begin(begin) => Ok(Next::Read(match begin.purpose {
-                    BulkPurpose::Initial(_) => Source::Initial(begin.bulk),
+                    BulkPurpose::Initial(_) => Source::Initial(begin.bulk, begin.position),
                     BulkPurpose::Fetch(correlation) => Source::Rows(correlation),
                 })),
                 _ => Err(End::Broken(ErrorCode::OutOfPlace)),
@@ -187,10 +188,10 @@ impl Streams<'_> {
                     None => Next::Read(source),
                 })
             }
-            Source::Initial(bulk) => {
+            Source::Initial(bulk, position) => {
                 let message = BulkMessage::decode(kind, body).map_err(broken)?;
                 let is_end = matches!(message, BulkMessage::End { .. });
-                let taken = deliveries.bulk(bulk, message).map_err(|_| out_of_place())?;
+                let taken = deliveries.bulk(bulk, position, message).map_err(|_| out_of_place())?;
                 settle(shared, deliveries, &taken);
                 Ok(if is_end { Next::Finished } else { Next::Read(source) })
             }
