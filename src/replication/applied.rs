@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::raft_types::{LogId, StoredMembership};
+use super::consensus::raft_types::{LogId, StoredMembership};
 use crate::domain::machine::Machine;
 
 /// Entries whose state hash is remembered.

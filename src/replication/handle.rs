@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::caretaker::Progress;
 use super::core::Core;
 use super::error::{ProposeError, ReadError};
 use super::journal::Journal;
-use super::pending::SessionProposer;
+use super::proposing::pending::SessionProposer;
 use super::status::{ClusterStatus, NodeState, Quorum};
+use super::upkeep::caretaker::Progress;
 use crate::domain::command::Command;
 use crate::domain::id::{ClusterId, Index, Lineage, NodeId, SessionId};
 use crate::domain::machine::{Answered, Machine};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 
 use super::core::Core;
-use super::pending::Intake;
+use super::proposing::pending::Intake;
 use super::status::NodeState;
 use crate::telemetry::event;
 

@@ -12,27 +12,27 @@ use std::sync::Arc;
 use quorate_storage::identity::IdentityFile;
 use quorate_storage::{Disk, Identity};
 
-use super::error::StartError;
-use super::founding::Standing;
 use crate::domain::node_name::NodeName;
+use crate::replication::error::StartError;
+use crate::replication::founding::rules::Standing;
 
 /// Draws random bytes from the operating system.
-pub(super) fn random<const N: usize>() -> Result<[u8; N], StartError> {
+pub(in crate::replication) fn random<const N: usize>() -> Result<[u8; N], StartError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| StartError::Randomness { error })?;
     Ok(bytes)
 }
 
 /// A random number.
-pub(super) fn random_number() -> Result<u64, StartError> {
+pub(in crate::replication) fn random_number() -> Result<u64, StartError> {
     random::<8>().map(u64::from_le_bytes)
 }
 
 /// The directory, open.
 #[derive(Debug)]
-pub(super) struct Directory {
-    pub(super) disk: Arc<dyn Disk>,
-    pub(super) dir: PathBuf,
+pub(in crate::replication) struct Directory {
+    pub(in crate::replication) disk: Arc<dyn Disk>,
+    pub(in crate::replication) dir: PathBuf,
     file: IdentityFile,
     identity: Identity,
     standing: Standing,
@@ -40,7 +40,10 @@ pub(super) struct Directory {
 
 impl Directory {
     /// Opens the directory, or makes it, and counts a start.
-    pub(super) fn open(disk: Arc<dyn Disk>, dir: PathBuf) -> Result<Self, StartError> {
+    pub(in crate::replication) fn open(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+    ) -> Result<Self, StartError> {
         let (file, found) = IdentityFile::open(Arc::clone(&disk), &dir)?;
         let mut directory = if let Some(identity) = found {
             let mut extra = identity.extra.clone();
@@ -70,7 +73,11 @@ impl Directory {
     }
 
     /// Stores a standing; durable when this returns. `own` is this node's name.
-    pub(super) fn stand(&mut self, standing: Standing, own: &NodeName) -> Result<(), StartError> {
+    pub(in crate::replication) fn stand(
+        &mut self,
+        standing: Standing,
+        own: &NodeName,
+    ) -> Result<(), StartError> {
         if let Standing::Formed { proposal, .. } = &standing {
             let founder = proposal.founder(own).ok_or_else(|| StartError::NotAFounder {
                 name: own.clone(),
@@ -86,20 +93,20 @@ impl Directory {
         Ok(())
     }
 
-    pub(super) fn standing(&self) -> &Standing {
+    pub(in crate::replication) fn standing(&self) -> &Standing {
         &self.standing
     }
 
-    pub(super) fn nonce(&self) -> u64 {
+    pub(in crate::replication) fn nonce(&self) -> u64 {
         self.identity.nonce
     }
 
-    pub(super) fn incarnation(&self) -> u64 {
+    pub(in crate::replication) fn incarnation(&self) -> u64 {
         self.identity.incarnation
     }
 
     /// The stateless-reset keys of the peer port and of the client port.
-    pub(super) fn reset_keys(&self) -> ([u8; 32], [u8; 32]) {
+    pub(in crate::replication) fn reset_keys(&self) -> ([u8; 32], [u8; 32]) {
         let (mut peer, mut client) = ([0; 32], [0; 32]);
         let (first, second) = self.identity.stateless_reset_key.split_at(32);
         peer.copy_from_slice(first);
@@ -114,7 +121,7 @@ mod tests {
     use quorate_storage::disk::SimulatedDisk;
 
     use crate::domain::id::{ClusterId, Lineage, NodeId};
-    use crate::replication::founding::{Founder, Proposal};
+    use crate::replication::founding::rules::{Founder, Proposal};
 
     #[test]
     fn identity_and_standing_survive_and_incarnations_rise() {

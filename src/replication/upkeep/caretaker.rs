@@ -10,16 +10,16 @@ use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::watch;
 
-use super::core::Core;
-use super::directory::random;
-use super::founding::Proposal;
-use super::settings::FoundingSettings;
 use crate::clock::Clock;
 use crate::domain::command::Command;
 use crate::domain::configuration::ADMINISTRATOR;
 use crate::domain::id::NodeId;
 use crate::domain::limits::PAGE_ITEMS_MAX;
 use crate::domain::outcome::Outcome;
+use crate::replication::core::Core;
+use crate::replication::founding::directory::random;
+use crate::replication::founding::rules::Proposal;
+use crate::replication::settings::FoundingSettings;
 use crate::supervisor::{StopSignal, Supervisor};
 use crate::telemetry::event;
 
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How far the founding and this node's own start have come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(in crate::replication) enum Progress {
     /// Not there yet.
     Waiting,
     /// The cluster is founded and this node's start is applied here.
@@ -42,19 +42,19 @@ pub(super) enum Progress {
 
 /// The task.
 #[derive(Debug)]
-pub(super) struct Caretaker {
-    pub(super) core: Arc<Core>,
-    pub(super) proposal: Proposal,
-    pub(super) settings: FoundingSettings,
-    pub(super) node_lost_timeout: Duration,
-    pub(super) progress: watch::Sender<Progress>,
-    pub(super) clock: Clock,
-    pub(super) supervisor: Supervisor,
+pub(in crate::replication) struct Caretaker {
+    pub(in crate::replication) core: Arc<Core>,
+    pub(in crate::replication) proposal: Proposal,
+    pub(in crate::replication) settings: FoundingSettings,
+    pub(in crate::replication) node_lost_timeout: Duration,
+    pub(in crate::replication) progress: watch::Sender<Progress>,
+    pub(in crate::replication) clock: Clock,
+    pub(in crate::replication) supervisor: Supervisor,
 }
 
 impl Caretaker {
     /// Runs until `stop`.
-    pub(super) async fn run(self, mut stop: StopSignal) {
+    pub(in crate::replication) async fn run(self, mut stop: StopSignal) {
         tokio::select! {
             () = stop.stopped() => {}
             () = self.work() => {}

@@ -13,26 +13,26 @@ use openraft::impls::leader_id_std::LeaderId;
 use openraft::vote::leader_id_std::CommittedLeaderId;
 use openraft::{OptionalSend, RaftTypeConfig};
 
-use super::raft_codec;
+use crate::replication::consensus::raft_codec;
 
 /// The configuration of types.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Types;
+pub(in crate::replication) struct Types;
 
 /// A leader: one per term.
-pub(super) type Leader = LeaderId<u64, u64>;
+pub(in crate::replication) type Leader = LeaderId<u64, u64>;
 /// Where an entry stands: its term and index.
-pub(super) type LogId = LogIdOf<Types>;
+pub(in crate::replication) type LogId = LogIdOf<Types>;
 /// What a node has promised.
-pub(super) type Vote = VoteOf<Types>;
+pub(in crate::replication) type Vote = VoteOf<Types>;
 /// The voters (and learners) of the cluster.
-pub(super) type Membership = openraft::Membership<u64, ()>;
+pub(in crate::replication) type Membership = openraft::Membership<u64, ()>;
 /// A membership and the entry that it stands in.
-pub(super) type StoredMembership = StoredMembershipOf<Types>;
+pub(in crate::replication) type StoredMembership = StoredMembershipOf<Types>;
 /// What a snapshot covers.
-pub(super) type SnapshotMeta = SnapshotMetaOf<Types>;
+pub(in crate::replication) type SnapshotMeta = SnapshotMetaOf<Types>;
 /// A snapshot of this data.
-pub(super) type Snapshot<D> = SnapshotOf<Types, D>;
+pub(in crate::replication) type Snapshot<D> = SnapshotOf<Types, D>;
 
 impl RaftTypeConfig for Types {
     type D = Commands;
@@ -58,7 +58,7 @@ impl RaftTypeConfig for Types {
 
 /// The encoded payload of an entry of commands, see [`crate::domain::entry`].
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Commands(pub(super) Bytes);
+pub(in crate::replication) struct Commands(pub(in crate::replication) Bytes);
 
 impl fmt::Debug for Commands {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,7 +74,7 @@ impl fmt::Display for Commands {
 
 /// What kind of entry it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::replication) enum Kind {
     /// Nothing: a new leader's first entry.
     Blank,
     /// Commands for the machine.
@@ -85,7 +85,7 @@ pub(super) enum Kind {
 
 /// What an entry carries, without its place.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Payload {
+pub(in crate::replication) struct Payload {
     kind: Kind,
     /// Empty for a blank entry. A membership has been decoded once before it got here.
     bytes: Bytes,
@@ -93,18 +93,21 @@ pub(super) struct Payload {
 
 impl Payload {
     /// A payload from disk or from a peer.
-    pub(super) fn checked(kind: Kind, bytes: Bytes) -> Result<Self, raft_codec::CodecError> {
+    pub(in crate::replication) fn checked(
+        kind: Kind,
+        bytes: Bytes,
+    ) -> Result<Self, raft_codec::CodecError> {
         if kind == Kind::Membership {
             raft_codec::take_membership(&mut bytes.clone())?;
         }
         Ok(Self { kind, bytes })
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    pub(in crate::replication) fn kind(&self) -> Kind {
         self.kind
     }
 
-    pub(super) fn bytes(&self) -> &Bytes {
+    pub(in crate::replication) fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 }
@@ -149,21 +152,21 @@ impl RaftPayload for Payload {
 
 /// An entry of the log.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(in crate::replication) struct Entry {
     id: LogId,
     payload: Payload,
 }
 
 impl Entry {
-    pub(super) fn payload(&self) -> &Payload {
+    pub(in crate::replication) fn payload(&self) -> &Payload {
         &self.payload
     }
 
-    pub(super) fn id(&self) -> LogId {
+    pub(in crate::replication) fn id(&self) -> LogId {
         self.id
     }
 
-    pub(super) fn term(&self) -> u64 {
+    pub(in crate::replication) fn term(&self) -> u64 {
         self.id.committed_leader_id().term
     }
 }
@@ -202,11 +205,11 @@ impl RaftEntry for Entry {
 }
 
 /// The log id of `term` and `index`.
-pub(super) fn log_id(term: u64, index: u64) -> LogId {
+pub(in crate::replication) fn log_id(term: u64, index: u64) -> LogId {
     LogId::new(CommittedLeaderId { term }, index)
 }
 
 /// The term and index of a log id.
-pub(super) fn parts(id: &LogId) -> (u64, u64) {
+pub(in crate::replication) fn parts(id: &LogId) -> (u64, u64) {
     (id.committed_leader_id().term, id.index())
 }

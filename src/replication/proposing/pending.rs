@@ -12,12 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::error::Refusal;
 use crate::domain::entry::{ORIGIN_BYTES, Origin, Proposal};
 use crate::domain::id::SessionId;
 use crate::domain::limits::SESSION_IN_FLIGHT_MAX;
 use crate::domain::machine::Answered;
 use crate::domain::outcome::{Outcome, Rejection};
+use crate::replication::error::Refusal;
 
 /// Commands that a node holds unanswered.
 pub const PERMITS: usize = 16_384;
@@ -28,7 +28,7 @@ const RETRY_MS: u32 = 20;
 
 /// Whether new commands are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Intake {
+pub(in crate::replication) enum Intake {
     /// They are.
     Open,
     /// No quorum in sight, or nothing can be flushed: they are refused, those that wait go on
@@ -42,7 +42,7 @@ pub(super) enum Intake {
 
 /// The table; shared by sessions, the proposer and apply.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(in crate::replication) struct Pending {
     table: Mutex<Table>,
     /// Woken when the queue has something new.
     wake: Notify,
@@ -180,7 +180,7 @@ impl Drop for SessionProposer {
 impl Pending {
     /// An empty table. `first_correlation` must be drawn at random: it keeps this node's cluster
     /// commands apart from those of others and of its own earlier runs.
-    pub(super) fn new(first_correlation: u64, permits_max: usize) -> Arc<Self> {
+    pub(in crate::replication) fn new(first_correlation: u64, permits_max: usize) -> Arc<Self> {
         let table = Table {
             sessions: HashMap::new(),
             cluster: BTreeMap::new(),
@@ -200,7 +200,7 @@ impl Pending {
 
     /// Begins to take a session's commands. An earlier attachment of the session ends: its
     /// receiver closes and its proposer refuses.
-    pub(super) fn attach(
+    pub(in crate::replication) fn attach(
         self: &Arc<Self>,
         session: SessionId,
         epoch: u32,
@@ -228,7 +228,7 @@ impl Pending {
 
     /// Takes a command of the cluster's own. The receiver closes without an answer when the node
     /// stops.
-    pub(super) fn submit_for_cluster(
+    pub(in crate::replication) fn submit_for_cluster(
         &self,
         command: Bytes,
     ) -> Result<(u64, oneshot::Receiver<Answered>), Refusal> {
@@ -247,7 +247,7 @@ impl Pending {
     }
 
     /// Gives up waiting for a command of the cluster's own; it may still be applied.
-    pub(super) fn forget_for_cluster(&self, correlation: u64) {
+    pub(in crate::replication) fn forget_for_cluster(&self, correlation: u64) {
         let mut table = self.lock();
         if let Some(waiting) = table.cluster.remove(&correlation) {
             table.release(1, ORIGIN_BYTES + waiting.command.len());
@@ -256,18 +256,23 @@ impl Pending {
 
     /// Takes proposals off the queue until one passes `bytes_soft` or there are `count_max`; a
     /// larger one comes alone.
-    pub(super) fn take(&self, bytes_soft: usize, count_max: usize, into: &mut Vec<Proposal>) {
+    pub(in crate::replication) fn take(
+        &self,
+        bytes_soft: usize,
+        count_max: usize,
+        into: &mut Vec<Proposal>,
+    ) {
         let mut table = self.lock();
         take_proposals(&mut table.queue, bytes_soft, count_max, into);
     }
 
     /// Returns when something may be waiting to be taken.
-    pub(super) async fn queued(&self) {
+    pub(in crate::replication) async fn queued(&self) {
         self.wake.notified().await;
     }
 
     /// The way to the log broke: queues everything unanswered again, in order per session.
-    pub(super) fn requeue_all(&self) {
+    pub(in crate::replication) fn requeue_all(&self) {
         let mut table = self.lock();
         let Table { sessions, cluster, queue, .. } = &mut *table;
         queue.clear();
@@ -287,7 +292,7 @@ impl Pending {
 
     /// Hands the outcomes of one applied entry to those who wait here. Called by apply, in log
     /// order; never blocks on a session.
-    pub(super) fn answer(&self, outcomes: Vec<Answered>) {
+    pub(in crate::replication) fn answer(&self, outcomes: Vec<Answered>) {
         let mut table = self.lock();
         let before = table.queue.len();
         let mut run: Vec<Answered> = Vec::new();
@@ -313,7 +318,7 @@ impl Pending {
     }
 
     /// Opens or closes the door for new commands. [`Intake::Stopped`] also ends every wait.
-    pub(super) fn set_intake(&self, intake: Intake) {
+    pub(in crate::replication) fn set_intake(&self, intake: Intake) {
         let mut table = self.lock();
         if table.intake == Intake::Stopped {
             return;
@@ -329,7 +334,7 @@ impl Pending {
     }
 
     /// Commands that wait for their answer here.
-    pub(super) fn unanswered(&self) -> usize {
+    pub(in crate::replication) fn unanswered(&self) -> usize {
         self.lock().unanswered
     }
 
@@ -474,7 +479,7 @@ fn cluster_proposal(correlation: u64, command: &Bytes) -> Proposal {
 
 /// Moves proposals from the front of `queue` until one passes `bytes_soft` or there are
 /// `count_max`; a larger one comes alone.
-pub(super) fn take_proposals(
+pub(in crate::replication) fn take_proposals(
     queue: &mut VecDeque<Proposal>,
     bytes_soft: usize,
     count_max: usize,

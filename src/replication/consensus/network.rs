@@ -20,15 +20,15 @@ use openraft::raft::{
 };
 use quorate_storage::snapshot::Catalogue;
 
-use super::append_frame::{
-    append_head_bytes, ballot_bytes, take_accepted, take_answer, take_verdict, transfer_bytes,
-};
-use super::peers::{Lane, PeerFault, Peers};
-use super::raft_codec::CodecError;
-use super::raft_types::{Snapshot, Types, Vote};
-use super::snapshot_transfer::{SnapshotFile, send_snapshot};
 use crate::clock::Clock;
 use crate::peer::{FrameReceiver, FrameSender};
+use crate::replication::consensus::append_frame::{
+    append_head_bytes, ballot_bytes, take_accepted, take_answer, take_verdict, transfer_bytes,
+};
+use crate::replication::consensus::raft_codec::CodecError;
+use crate::replication::consensus::raft_types::{Snapshot, Types, Vote};
+use crate::replication::consensus::snapshot_transfer::{SnapshotFile, send_snapshot};
+use crate::replication::members::peers::{Lane, PeerFault, Peers};
 
 /// Append requests without an answer, per follower. More only fills the receiver with requests of
 /// one entry each; fewer leave the wire idle during a flush.
@@ -39,24 +39,24 @@ const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(20);
 
 /// Frames on an append lane: a head and one payload per entry; answers come back in order.
-pub(super) const FRAME_APPEND: u8 = 1;
-pub(super) const FRAME_PAYLOAD: u8 = 2;
-pub(super) const FRAME_ACCEPTED: u8 = 3;
+pub(in crate::replication) const FRAME_APPEND: u8 = 1;
+pub(in crate::replication) const FRAME_PAYLOAD: u8 = 2;
+pub(in crate::replication) const FRAME_ACCEPTED: u8 = 3;
 
 /// Unary calls on the control lane: the first byte of the request.
-pub(super) const CALL_HEARTBEAT: u8 = 1;
-pub(super) const CALL_VOTE: u8 = 2;
-pub(super) const CALL_PRE_VOTE: u8 = 3;
-pub(super) const CALL_TRANSFER: u8 = 4;
+pub(in crate::replication) const CALL_HEARTBEAT: u8 = 1;
+pub(in crate::replication) const CALL_VOTE: u8 = 2;
+pub(in crate::replication) const CALL_PRE_VOTE: u8 = 3;
+pub(in crate::replication) const CALL_TRANSFER: u8 = 4;
 
 type AppendAnswer = Result<StreamAppendResult<Types>, RPCError<Types>>;
 
 /// Makes clients for the Raft library.
 #[derive(Debug, Clone)]
-pub(super) struct Network {
-    pub(super) peers: Peers,
-    pub(super) catalogue: Arc<Catalogue>,
-    pub(super) clock: Clock,
+pub(in crate::replication) struct Network {
+    pub(in crate::replication) peers: Peers,
+    pub(in crate::replication) catalogue: Arc<Catalogue>,
+    pub(in crate::replication) clock: Clock,
 }
 
 /// What a client is used for.
@@ -68,7 +68,7 @@ enum Purpose {
 
 /// One use of the connection to one peer.
 #[derive(Debug)]
-pub(super) struct PeerClient {
+pub(in crate::replication) struct PeerClient {
     peers: Peers,
     catalogue: Arc<Catalogue>,
     target: u64,

@@ -23,17 +23,17 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
-use super::raft_codec::{
+use crate::replication::consensus::raft_codec::{
     CodecError, need, put_log_id, put_vote, take_flag, take_log_id, take_vote,
 };
-use super::raft_types::{Entry, Kind, LogId, Payload, Types, log_id};
+use crate::replication::consensus::raft_types::{Entry, Kind, LogId, Payload, Types, log_id};
 
 /// Entries in one append request.
-pub(super) const APPEND_ENTRIES_MAX: usize = 4_096;
+pub(in crate::replication) const APPEND_ENTRIES_MAX: usize = 4_096;
 const ENTRY_HEAD_BYTES: usize = 13;
 
 /// The head of an append request: everything but the payloads, which follow one by one.
-pub(super) fn append_head_bytes(request: &AppendEntriesRequest<Types>) -> Bytes {
+pub(in crate::replication) fn append_head_bytes(request: &AppendEntriesRequest<Types>) -> Bytes {
     let heads = request.entries.len() * ENTRY_HEAD_BYTES;
     let mut buffer = BytesMut::with_capacity(80 + heads);
     put_vote(&mut buffer, &request.vote);
@@ -50,7 +50,7 @@ pub(super) fn append_head_bytes(request: &AppendEntriesRequest<Types>) -> Bytes 
 
 /// An append request whose payloads are still to come.
 #[derive(Debug)]
-pub(super) struct AppendHead {
+pub(in crate::replication) struct AppendHead {
     request: AppendEntriesRequest<Types>,
     /// Term, kind and payload length of the entries that are missing, in order.
     missing: VecDeque<(u64, Kind, usize)>,
@@ -58,7 +58,7 @@ pub(super) struct AppendHead {
 
 impl AppendHead {
     /// Reads the head of an append request.
-    pub(super) fn take(mut buffer: Bytes) -> Result<Self, CodecError> {
+    pub(in crate::replication) fn take(mut buffer: Bytes) -> Result<Self, CodecError> {
         let vote = take_vote(&mut buffer)?;
         let prev_log_id = take_log_id(&mut buffer)?;
         let leader_commit = take_log_id(&mut buffer)?;
@@ -83,12 +83,12 @@ impl AppendHead {
     }
 
     /// How many payloads are still to come.
-    pub(super) fn missing(&self) -> usize {
+    pub(in crate::replication) fn missing(&self) -> usize {
         self.missing.len()
     }
 
     /// Adds the next payload.
-    pub(super) fn add(&mut self, bytes: Bytes) -> Result<(), CodecError> {
+    pub(in crate::replication) fn add(&mut self, bytes: Bytes) -> Result<(), CodecError> {
         const WHAT: &str = "append payload";
         let (term, kind, length) =
             self.missing.pop_front().ok_or(CodecError::Illegal { what: WHAT, value: 0 })?;
@@ -102,7 +102,7 @@ impl AppendHead {
     }
 
     /// The request; an error while payloads are missing.
-    pub(super) fn whole(self) -> Result<AppendEntriesRequest<Types>, CodecError> {
+    pub(in crate::replication) fn whole(self) -> Result<AppendEntriesRequest<Types>, CodecError> {
         if self.missing.is_empty() {
             Ok(self.request)
         } else {
@@ -111,7 +111,7 @@ impl AppendHead {
     }
 }
 
-pub(super) fn accepted_bytes(result: &StreamAppendResult<Types>) -> Bytes {
+pub(in crate::replication) fn accepted_bytes(result: &StreamAppendResult<Types>) -> Bytes {
     let mut buffer = BytesMut::with_capacity(24);
     match result {
         Ok(id) => {
@@ -130,7 +130,9 @@ pub(super) fn accepted_bytes(result: &StreamAppendResult<Types>) -> Bytes {
     buffer.freeze()
 }
 
-pub(super) fn take_accepted(mut buffer: Bytes) -> Result<StreamAppendResult<Types>, CodecError> {
+pub(in crate::replication) fn take_accepted(
+    mut buffer: Bytes,
+) -> Result<StreamAppendResult<Types>, CodecError> {
     const WHAT: &str = "append result";
     need(&buffer, 1, WHAT)?;
     match buffer.get_u8() {
@@ -144,7 +146,7 @@ pub(super) fn take_accepted(mut buffer: Bytes) -> Result<StreamAppendResult<Type
     }
 }
 
-pub(super) fn ballot_bytes(request: &VoteRequest<Types>) -> Bytes {
+pub(in crate::replication) fn ballot_bytes(request: &VoteRequest<Types>) -> Bytes {
     let mut buffer = BytesMut::with_capacity(40);
     put_vote(&mut buffer, &request.vote);
     put_log_id(&mut buffer, request.last_log_id.as_ref());
@@ -152,14 +154,16 @@ pub(super) fn ballot_bytes(request: &VoteRequest<Types>) -> Bytes {
     buffer.freeze()
 }
 
-pub(super) fn take_ballot(mut buffer: Bytes) -> Result<VoteRequest<Types>, CodecError> {
+pub(in crate::replication) fn take_ballot(
+    mut buffer: Bytes,
+) -> Result<VoteRequest<Types>, CodecError> {
     let vote = take_vote(&mut buffer)?;
     let last_log_id = take_log_id(&mut buffer)?;
     let leadership_transfer = take_flag(&mut buffer, "transfer flag")?;
     Ok(VoteRequest { vote, last_log_id, leadership_transfer })
 }
 
-pub(super) fn answer_bytes(answer: &VoteResponse<Types>) -> Bytes {
+pub(in crate::replication) fn answer_bytes(answer: &VoteResponse<Types>) -> Bytes {
     let mut buffer = BytesMut::with_capacity(40);
     put_vote(&mut buffer, &answer.vote);
     buffer.put_u8(u8::from(answer.vote_granted));
@@ -167,14 +171,16 @@ pub(super) fn answer_bytes(answer: &VoteResponse<Types>) -> Bytes {
     buffer.freeze()
 }
 
-pub(super) fn take_answer(mut buffer: Bytes) -> Result<VoteResponse<Types>, CodecError> {
+pub(in crate::replication) fn take_answer(
+    mut buffer: Bytes,
+) -> Result<VoteResponse<Types>, CodecError> {
     let vote = take_vote(&mut buffer)?;
     let vote_granted = take_flag(&mut buffer, "grant flag")?;
     let last_log_id = take_log_id(&mut buffer)?;
     Ok(VoteResponse { vote, vote_granted, last_log_id })
 }
 
-pub(super) fn transfer_bytes(request: &TransferLeaderRequest<Types>) -> Bytes {
+pub(in crate::replication) fn transfer_bytes(request: &TransferLeaderRequest<Types>) -> Bytes {
     let mut buffer = BytesMut::with_capacity(48);
     put_vote(&mut buffer, request.from_leader());
     buffer.put_u64_le(*request.to_node_id());
@@ -182,7 +188,9 @@ pub(super) fn transfer_bytes(request: &TransferLeaderRequest<Types>) -> Bytes {
     buffer.freeze()
 }
 
-pub(super) fn take_transfer(mut buffer: Bytes) -> Result<TransferLeaderRequest<Types>, CodecError> {
+pub(in crate::replication) fn take_transfer(
+    mut buffer: Bytes,
+) -> Result<TransferLeaderRequest<Types>, CodecError> {
     let vote = take_vote(&mut buffer)?;
     need(&buffer, 8, "transfer request")?;
     let node = buffer.get_u64_le();
@@ -190,7 +198,7 @@ pub(super) fn take_transfer(mut buffer: Bytes) -> Result<TransferLeaderRequest<T
     Ok(TransferLeaderRequest::new(vote, node, last))
 }
 
-pub(super) fn verdict_bytes(verdict: &TransferLeaderResponse<Types>) -> Bytes {
+pub(in crate::replication) fn verdict_bytes(verdict: &TransferLeaderResponse<Types>) -> Bytes {
     let mut buffer = BytesMut::with_capacity(40);
     match verdict {
         Ok(()) => buffer.put_u8(0),
@@ -208,7 +216,9 @@ pub(super) fn verdict_bytes(verdict: &TransferLeaderResponse<Types>) -> Bytes {
     buffer.freeze()
 }
 
-pub(super) fn take_verdict(mut buffer: Bytes) -> Result<TransferLeaderResponse<Types>, CodecError> {
+pub(in crate::replication) fn take_verdict(
+    mut buffer: Bytes,
+) -> Result<TransferLeaderResponse<Types>, CodecError> {
     const WHAT: &str = "transfer verdict";
     need(&buffer, 1, WHAT)?;
     match buffer.get_u8() {
@@ -246,7 +256,7 @@ fn kind_of(byte: u8) -> Result<Kind, CodecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replication::raft_types::{Commands, Leader, Vote, parts};
+    use crate::replication::consensus::raft_types::{Commands, Leader, Vote, parts};
     use openraft::entry::RaftPayload;
 
     fn vote() -> Vote {

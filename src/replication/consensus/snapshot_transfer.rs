@@ -14,11 +14,11 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::raft::SnapshotResponse;
 use quorate_storage::snapshot::{Catalogue, RANGE_BYTES_MAX, SnapshotId};
 
-use super::peers::{Lane, PeerFault, Peers};
-use super::raft_codec::{CodecError, need, put_vote, take_vote};
-use super::raft_types::{Snapshot, Types, Vote};
-use super::state_store::{Raft, StateStore, snapshot_of};
 use crate::peer::{FrameReceiver, FrameSender};
+use crate::replication::consensus::raft_codec::{CodecError, need, put_vote, take_vote};
+use crate::replication::consensus::raft_types::{Snapshot, Types, Vote};
+use crate::replication::consensus::state_store::{Raft, StateStore, snapshot_of};
+use crate::replication::members::peers::{Lane, PeerFault, Peers};
 
 const FRAME_OFFER: u8 = 1;
 const FRAME_RESUME: u8 = 2;
@@ -27,13 +27,13 @@ const FRAME_INSTALLED: u8 = 4;
 
 /// A snapshot in the catalogue of the node that holds this.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SnapshotFile {
-    pub(super) id: SnapshotId,
-    pub(super) file_bytes: u64,
+pub(in crate::replication) struct SnapshotFile {
+    pub(in crate::replication) id: SnapshotId,
+    pub(in crate::replication) file_bytes: u64,
 }
 
 /// Sends a snapshot to a follower and waits until it has installed it.
-pub(super) async fn send_snapshot(
+pub(in crate::replication) async fn send_snapshot(
     peers: &Peers,
     catalogue: &Catalogue,
     target: u64,
@@ -66,7 +66,7 @@ pub(super) async fn send_snapshot(
 
 /// Receives a snapshot and hands it to consensus. Any fault ends the stream; the leader tries
 /// again and goes on where this ended.
-pub(super) async fn receive_snapshot(
+pub(in crate::replication) async fn receive_snapshot(
     raft: &Raft,
     store: &StateStore,
     mut sender: FrameSender,
@@ -112,7 +112,7 @@ pub(super) async fn receive_snapshot(
 
 /// Why a snapshot was not taken.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SnapshotRefused {
+pub(in crate::replication) enum SnapshotRefused {
     /// The stream or this node ended.
     #[error("the transfer broke off")]
     Broken,
@@ -151,7 +151,7 @@ fn take_offer(mut buffer: Bytes) -> Result<(Vote, SnapshotFile), CodecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replication::raft_types::Leader;
+    use crate::replication::consensus::raft_types::Leader;
 
     #[test]
     fn offers_come_back_and_cuts_are_errors() {

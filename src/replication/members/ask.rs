@@ -16,12 +16,12 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{ReadPolicy, ServerState};
 use tokio::sync::watch;
 
-use super::applied::Applied;
-use super::peers::{Lane, PeerFault, Peers};
-use super::raft_codec::{CodecError, need};
-use super::state_store::Raft;
-use super::status::{NodeReport, NodeState, Role};
 use crate::domain::id::NodeId;
+use crate::replication::applied::Applied;
+use crate::replication::consensus::raft_codec::{CodecError, need};
+use crate::replication::consensus::state_store::Raft;
+use crate::replication::members::peers::{Lane, PeerFault, Peers};
+use crate::replication::status::{NodeReport, NodeState, Role};
 
 const READ_INDEX: u8 = 1;
 const REPORT: u8 = 2;
@@ -30,16 +30,16 @@ const REPORT_VERSION: u8 = 1;
 
 /// What questions are answered from.
 #[derive(Debug, Clone)]
-pub(super) struct Answerer {
-    pub(super) raft: Raft,
-    pub(super) applied: Applied,
-    pub(super) state: watch::Receiver<NodeState>,
-    pub(super) own: NodeId,
+pub(in crate::replication) struct Answerer {
+    pub(in crate::replication) raft: Raft,
+    pub(in crate::replication) applied: Applied,
+    pub(in crate::replication) state: watch::Receiver<NodeState>,
+    pub(in crate::replication) own: NodeId,
 }
 
 impl Answerer {
     /// What this node says of itself.
-    pub(super) fn report(&self) -> NodeReport {
+    pub(in crate::replication) fn report(&self) -> NodeReport {
         let machine = self.applied.view();
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -60,14 +60,18 @@ impl Answerer {
     }
 
     /// The leader's read index, confirmed by a quorum; none if this node does not lead.
-    pub(super) async fn read_index(&self) -> Option<u64> {
+    pub(in crate::replication) async fn read_index(&self) -> Option<u64> {
         let confirmed = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.ok()?;
         Some(confirmed.read_log_id().index())
     }
 }
 
 /// Answers a question; none where there is no answer.
-pub(super) async fn answer(answerer: &Answerer, ask: u8, mut question: Bytes) -> Option<Bytes> {
+pub(in crate::replication) async fn answer(
+    answerer: &Answerer,
+    ask: u8,
+    mut question: Bytes,
+) -> Option<Bytes> {
     let number = |number: u64| Bytes::copy_from_slice(&number.to_le_bytes());
     match ask {
         READ_INDEX => answerer.read_index().await.map(number),
@@ -78,7 +82,7 @@ pub(super) async fn answer(answerer: &Answerer, ask: u8, mut question: Bytes) ->
 }
 
 /// Asks the leader for a read index.
-pub(super) async fn read_index(
+pub(in crate::replication) async fn read_index(
     peers: &Peers,
     leader: u64,
     patience: Duration,
@@ -88,7 +92,7 @@ pub(super) async fn read_index(
 }
 
 /// Asks a member for its report.
-pub(super) async fn report(
+pub(in crate::replication) async fn report(
     peers: &Peers,
     member: u64,
     patience: Duration,
@@ -98,7 +102,7 @@ pub(super) async fn report(
 }
 
 /// Asks a member for its state hash after `entry`.
-pub(super) async fn hash_at(
+pub(in crate::replication) async fn hash_at(
     peers: &Peers,
     member: u64,
     entry: u64,

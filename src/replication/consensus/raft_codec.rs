@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::raft_types::{Leader, LogId, Membership, Vote, log_id, parts};
+use crate::replication::consensus::raft_types::{Leader, LogId, Membership, Vote, log_id, parts};
 
 const VERSION: u8 = 1;
 /// Configurations of a joint membership; Raft needs two.
@@ -24,7 +24,7 @@ const NODES_MAX: usize = 64;
 
 /// Bytes that this module would not have written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum CodecError {
+pub(in crate::replication) enum CodecError {
     /// It ends too early.
     #[error("the {what} is cut short")]
     Short {
@@ -42,18 +42,22 @@ pub(super) enum CodecError {
 }
 
 /// Fails if fewer than `bytes` are left.
-pub(super) fn need(buffer: &Bytes, bytes: usize, what: &'static str) -> Result<(), CodecError> {
+pub(in crate::replication) fn need(
+    buffer: &Bytes,
+    bytes: usize,
+    what: &'static str,
+) -> Result<(), CodecError> {
     if buffer.len() < bytes { Err(CodecError::Short { what }) } else { Ok(()) }
 }
 
-pub(super) fn put_vote(buffer: &mut BytesMut, vote: &Vote) {
+pub(in crate::replication) fn put_vote(buffer: &mut BytesMut, vote: &Vote) {
     buffer.put_u8(VERSION);
     buffer.put_u64_le(vote.leader_id.term);
     buffer.put_u64_le(vote.leader_id.voted_for);
     buffer.put_u8(u8::from(vote.committed));
 }
 
-pub(super) fn take_vote(buffer: &mut Bytes) -> Result<Vote, CodecError> {
+pub(in crate::replication) fn take_vote(buffer: &mut Bytes) -> Result<Vote, CodecError> {
     need(buffer, 18, "vote")?;
     take_version(buffer, "vote version")?;
     let leader_id = Leader { term: buffer.get_u64_le(), voted_for: buffer.get_u64_le() };
@@ -62,13 +66,13 @@ pub(super) fn take_vote(buffer: &mut Bytes) -> Result<Vote, CodecError> {
 }
 
 /// A vote as it is stored.
-pub(super) fn vote_bytes(vote: &Vote) -> Bytes {
+pub(in crate::replication) fn vote_bytes(vote: &Vote) -> Bytes {
     let mut buffer = BytesMut::with_capacity(18);
     put_vote(&mut buffer, vote);
     buffer.freeze()
 }
 
-pub(super) fn put_log_id(buffer: &mut BytesMut, id: Option<&LogId>) {
+pub(in crate::replication) fn put_log_id(buffer: &mut BytesMut, id: Option<&LogId>) {
     match id {
         None => buffer.put_u8(0),
         Some(id) => {
@@ -80,7 +84,7 @@ pub(super) fn put_log_id(buffer: &mut BytesMut, id: Option<&LogId>) {
     }
 }
 
-pub(super) fn take_log_id(buffer: &mut Bytes) -> Result<Option<LogId>, CodecError> {
+pub(in crate::replication) fn take_log_id(buffer: &mut Bytes) -> Result<Option<LogId>, CodecError> {
     need(buffer, 1, "log id")?;
     if !take_flag(buffer, "log id flag")? {
         return Ok(None);
@@ -90,7 +94,7 @@ pub(super) fn take_log_id(buffer: &mut Bytes) -> Result<Option<LogId>, CodecErro
     Ok(Some(log_id(term, buffer.get_u64_le())))
 }
 
-pub(super) fn put_membership(buffer: &mut BytesMut, membership: &Membership) {
+pub(in crate::replication) fn put_membership(buffer: &mut BytesMut, membership: &Membership) {
     buffer.put_u8(VERSION);
     let configurations = membership.get_joint_config();
     buffer.put_u8(configurations.len() as u8);
@@ -103,7 +107,9 @@ pub(super) fn put_membership(buffer: &mut BytesMut, membership: &Membership) {
     nodes.iter().for_each(|node| buffer.put_u64_le(*node));
 }
 
-pub(super) fn take_membership(buffer: &mut Bytes) -> Result<Membership, CodecError> {
+pub(in crate::replication) fn take_membership(
+    buffer: &mut Bytes,
+) -> Result<Membership, CodecError> {
     const WHAT: &str = "membership";
     need(buffer, 2, WHAT)?;
     take_version(buffer, "membership version")?;
@@ -125,7 +131,7 @@ pub(super) fn take_membership(buffer: &mut Bytes) -> Result<Membership, CodecErr
 }
 
 /// A membership as it is stored.
-pub(super) fn membership_bytes(membership: &Membership) -> Bytes {
+pub(in crate::replication) fn membership_bytes(membership: &Membership) -> Bytes {
     let mut buffer = BytesMut::with_capacity(64);
     put_membership(&mut buffer, membership);
     buffer.freeze()
@@ -149,7 +155,10 @@ fn take_version(buffer: &mut Bytes, what: &'static str) -> Result<(), CodecError
     }
 }
 
-pub(super) fn take_flag(buffer: &mut Bytes, what: &'static str) -> Result<bool, CodecError> {
+pub(in crate::replication) fn take_flag(
+    buffer: &mut Bytes,
+    what: &'static str,
+) -> Result<bool, CodecError> {
     need(buffer, 1, what)?;
     match buffer.get_u8() {
         0 => Ok(false),

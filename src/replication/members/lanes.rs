@@ -7,22 +7,22 @@ use futures::StreamExt;
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
 use tokio::sync::mpsc;
 
-use super::append_frame::{
+use crate::peer::{FrameReceiver, FrameSender, IncomingStream};
+use crate::replication::consensus::append_frame::{
     AppendHead, accepted_bytes, answer_bytes, take_ballot, take_transfer, verdict_bytes,
 };
-use super::ask::{self, Answerer};
-use super::network::{
+use crate::replication::consensus::network::{
     CALL_HEARTBEAT, CALL_PRE_VOTE, CALL_TRANSFER, CALL_VOTE, FRAME_ACCEPTED, FRAME_APPEND,
     FRAME_PAYLOAD,
 };
-use super::peers::{Lane, Peers};
-use super::proposer::Forwarded;
-use super::quorum_watch::LeaderContact;
-use super::raft_types::Types;
-use super::snapshot_transfer::receive_snapshot;
-use super::state_store::{Raft, StateStore};
-use super::vote_gate::VoteGate;
-use crate::peer::{FrameReceiver, FrameSender, IncomingStream};
+use crate::replication::consensus::raft_types::Types;
+use crate::replication::consensus::snapshot_transfer::receive_snapshot;
+use crate::replication::consensus::state_store::{Raft, StateStore};
+use crate::replication::consensus::vote_gate::VoteGate;
+use crate::replication::members::ask::{self, Answerer};
+use crate::replication::members::peers::{Lane, Peers};
+use crate::replication::proposing::proposer::Forwarded;
+use crate::replication::upkeep::quorum_watch::LeaderContact;
 use crate::supervisor::{StopSignal, Supervisor};
 use crate::telemetry::event;
 
@@ -31,20 +31,20 @@ const ANSWERS_PER_WRITE: usize = 64;
 
 /// What the lanes lead to.
 #[derive(Debug)]
-pub(super) struct Lanes {
-    pub(super) raft: Raft,
-    pub(super) store: StateStore,
-    pub(super) forwarded: Arc<Forwarded>,
-    pub(super) peers: Peers,
-    pub(super) contact: LeaderContact,
-    pub(super) gate: VoteGate,
-    pub(super) answerer: Answerer,
-    pub(super) supervisor: Supervisor,
+pub(in crate::replication) struct Lanes {
+    pub(in crate::replication) raft: Raft,
+    pub(in crate::replication) store: StateStore,
+    pub(in crate::replication) forwarded: Arc<Forwarded>,
+    pub(in crate::replication) peers: Peers,
+    pub(in crate::replication) contact: LeaderContact,
+    pub(in crate::replication) gate: VoteGate,
+    pub(in crate::replication) answerer: Answerer,
+    pub(in crate::replication) supervisor: Supervisor,
 }
 
 impl Lanes {
     /// Serves until `stop` or the end of the mesh.
-    pub(super) async fn run(
+    pub(in crate::replication) async fn run(
         self: Arc<Self>,
         mut streams: mpsc::Receiver<IncomingStream>,
         mut stop: StopSignal,

@@ -9,9 +9,9 @@ use quorate_storage::append_log::SegmentSummary;
 use quorate_storage::snapshot::Catalogue;
 use quorate_storage::{Log, RecordKind};
 
-use super::settings::Retention;
-use super::state_store::Raft;
 use crate::clock::{Clock, milliseconds};
+use crate::replication::consensus::state_store::Raft;
+use crate::replication::settings::Retention;
 use crate::supervisor::{StopSignal, Supervisor};
 use crate::telemetry::event;
 
@@ -24,18 +24,18 @@ const WALL_TIME_AT: usize = 9;
 
 /// The task that takes snapshots and purges.
 #[derive(Debug)]
-pub(super) struct Snapshotter {
-    pub(super) raft: Raft,
-    pub(super) log: Log,
-    pub(super) catalogue: Arc<Catalogue>,
-    pub(super) retention: Retention,
-    pub(super) clock: Clock,
-    pub(super) supervisor: Supervisor,
+pub(in crate::replication) struct Snapshotter {
+    pub(in crate::replication) raft: Raft,
+    pub(in crate::replication) log: Log,
+    pub(in crate::replication) catalogue: Arc<Catalogue>,
+    pub(in crate::replication) retention: Retention,
+    pub(in crate::replication) clock: Clock,
+    pub(in crate::replication) supervisor: Supervisor,
 }
 
 impl Snapshotter {
     /// Runs until `stop`.
-    pub(super) async fn run(self, mut stop: StopSignal) {
+    pub(in crate::replication) async fn run(self, mut stop: StopSignal) {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // Entry of the newest snapshot that was asked for: one at a time.

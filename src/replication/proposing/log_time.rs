@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::quorum_watch::QuorumView;
 use crate::clock::{Clock, milliseconds};
+use crate::replication::upkeep::quorum_watch::QuorumView;
 
 /// Log time as this node gives it while it leads; clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct LogTime {
+pub(in crate::replication) struct LogTime {
     term: Arc<Mutex<Term>>,
     quorum: QuorumView,
     clock: Clock,
@@ -25,12 +25,12 @@ struct Term {
 }
 
 impl LogTime {
-    pub(super) fn new(quorum: QuorumView, clock: Clock) -> Self {
+    pub(in crate::replication) fn new(quorum: QuorumView, clock: Clock) -> Self {
         Self { term: Arc::default(), quorum, clock }
     }
 
     /// This node leads `term`, whose first entry has been applied; `base_ms` is the log time then.
-    pub(super) fn begin(&self, term: u64, base_ms: u64) {
+    pub(in crate::replication) fn begin(&self, term: u64, base_ms: u64) {
         let mut current = self.lock();
         current.leads = true;
         if current.clock.as_ref().is_none_or(|(of, _)| *of != term) {
@@ -39,12 +39,12 @@ impl LogTime {
     }
 
     /// This node does not lead any more.
-    pub(super) fn end(&self) {
+    pub(in crate::replication) fn end(&self) {
         self.lock().leads = false;
     }
 
     /// The log time now; none while this node does not lead.
-    pub(super) fn now_ms(&self) -> Option<u64> {
+    pub(in crate::replication) fn now_ms(&self) -> Option<u64> {
         let quorate_until = self.quorum.quorate_until();
         let mut current = self.lock();
         let leads = current.leads;
@@ -63,7 +63,7 @@ impl LogTime {
 /// the term's first entry has been applied, and then runs with the leader's monotonic clock, but
 /// only while a quorum is known to follow: an outage expires nothing.
 #[derive(Debug)]
-pub(super) struct LeaderClock {
+pub(in crate::replication) struct LeaderClock {
     base_ms: u64,
     counted: Duration,
     last: Instant,
@@ -71,13 +71,13 @@ pub(super) struct LeaderClock {
 
 impl LeaderClock {
     /// A term whose first entry was applied at `now`; `base_ms` is the log time before it.
-    pub(super) fn start(base_ms: u64, now: Instant) -> Self {
+    pub(in crate::replication) fn start(base_ms: u64, now: Instant) -> Self {
         Self { base_ms, counted: Duration::ZERO, last: now }
     }
 
     /// The log time at `now`. The time since the last call counts as far as `quorate_until`, the
     /// end of the lease that the newest acknowledgement of a quorum gives.
-    pub(super) fn stamp(&mut self, now: Instant, quorate_until: Instant) -> u64 {
+    pub(in crate::replication) fn stamp(&mut self, now: Instant, quorate_until: Instant) -> u64 {
         let upto = now.min(quorate_until);
         self.counted += upto.saturating_duration_since(self.last);
         self.last = self.last.max(now);

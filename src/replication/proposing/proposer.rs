@@ -19,14 +19,6 @@ use openraft::impls::OneshotResponder;
 use openraft::vote::leader_id_std::CommittedLeaderId;
 use tokio::sync::{Notify, watch};
 
-use super::applied::Applied;
-use super::journal::Journal;
-use super::log_time::LogTime;
-use super::peers::{Lane, Peers};
-use super::pending::{Pending, take_proposals};
-use super::quorum_watch::QuorumView;
-use super::raft_types::{Commands, parts};
-use super::state_store::Raft;
 use crate::clock::Clock;
 use crate::domain::entry::{ORIGIN_BYTES, Payload, PayloadError, Proposal};
 use crate::domain::entry::{put_proposal, take_proposal};
@@ -34,6 +26,14 @@ use crate::domain::id::NodeId;
 use crate::domain::limits::{ENTRY_BYTES_SOFT, ENTRY_COMMANDS_MAX};
 use crate::domain::node_name::NodeName;
 use crate::peer::{FrameReceiver, FrameSender};
+use crate::replication::applied::Applied;
+use crate::replication::consensus::raft_types::{Commands, parts};
+use crate::replication::consensus::state_store::Raft;
+use crate::replication::journal::Journal;
+use crate::replication::members::peers::{Lane, Peers};
+use crate::replication::proposing::log_time::LogTime;
+use crate::replication::proposing::pending::{Pending, take_proposals};
+use crate::replication::upkeep::quorum_watch::QuorumView;
 use crate::supervisor::StopSignal;
 use crate::telemetry::event;
 
@@ -53,7 +53,7 @@ const FRAME_COMMANDS: u8 = 2;
 
 /// Where commands go now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(in crate::replication) enum Way {
     /// No leader is known; they wait.
     Nobody,
     /// Into this node's own entries.
@@ -71,7 +71,7 @@ pub(super) enum Way {
 }
 
 /// Where commands go now, as the Raft library sees it.
-pub(super) fn way(raft: &Raft) -> Way {
+pub(in crate::replication) fn way(raft: &Raft) -> Way {
     let metrics = raft.server_metrics();
     let server = metrics.borrow_watched();
     let term = server.vote.leader_id.term;
@@ -90,21 +90,21 @@ pub(super) fn way(raft: &Raft) -> Way {
 
 /// The task that takes commands from [`Pending`] and [`Forwarded`] and sees them into the log.
 #[derive(Debug)]
-pub(super) struct Proposer {
-    pub(super) pending: Arc<Pending>,
-    pub(super) forwarded: Arc<Forwarded>,
-    pub(super) raft: Raft,
-    pub(super) applied: Applied,
-    pub(super) journal: Journal,
-    pub(super) peers: Peers,
-    pub(super) quorum: QuorumView,
-    pub(super) log_time: LogTime,
-    pub(super) clock: Clock,
+pub(in crate::replication) struct Proposer {
+    pub(in crate::replication) pending: Arc<Pending>,
+    pub(in crate::replication) forwarded: Arc<Forwarded>,
+    pub(in crate::replication) raft: Raft,
+    pub(in crate::replication) applied: Applied,
+    pub(in crate::replication) journal: Journal,
+    pub(in crate::replication) peers: Peers,
+    pub(in crate::replication) quorum: QuorumView,
+    pub(in crate::replication) log_time: LogTime,
+    pub(in crate::replication) clock: Clock,
 }
 
 impl Proposer {
     /// Runs until `stop`.
-    pub(super) async fn run(self, mut stop: StopSignal) {
+    pub(in crate::replication) async fn run(self, mut stop: StopSignal) {
         tokio::select! {
             () = stop.stopped() => {}
             () = self.follow_the_way() => {}
@@ -306,7 +306,7 @@ fn take_commands(mut bytes: Bytes) -> Result<Vec<Proposal>, PayloadError> {
 
 /// What other nodes have forwarded to this one while it leads.
 #[derive(Debug)]
-pub(super) struct Forwarded {
+pub(in crate::replication) struct Forwarded {
     queue: Mutex<Queue>,
     wake: Notify,
     room: Notify,
@@ -322,7 +322,7 @@ struct Queue {
 }
 
 impl Forwarded {
-    pub(super) fn new() -> Arc<Self> {
+    pub(in crate::replication) fn new() -> Arc<Self> {
         Arc::new(Self {
             queue: Mutex::default(),
             wake: Notify::new(),
@@ -332,7 +332,7 @@ impl Forwarded {
     }
 
     /// Serves the lane of one node until its end, or the end of the term that it is for.
-    pub(super) async fn serve(&self, mut receiver: FrameReceiver) {
+    pub(in crate::replication) async fn serve(&self, mut receiver: FrameReceiver) {
         let Ok(Some(first)) = receiver.next().await else { return };
         let Ok(term) = <[u8; 8]>::try_from(&first.body[..]).map(u64::from_le_bytes) else { return };
         if first.kind != FRAME_TERM || term == 0 {

@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::founding::Proposal;
 use crate::clock::Clock;
 use crate::domain::id::{ClusterId, NodeId};
 use crate::domain::node_name::NodeName;
 use crate::peer::{self, FrameReceiver, FrameSender, Mesh, PeerInfo, Priority};
 use crate::protocol::peer_message::Hello;
+use crate::replication::founding::rules::Proposal;
 
 /// The kind of the single frame that a call sends each way.
 const CALL: u8 = 1;
 
 /// What a stream between members is for; the numbers are on the wire and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lane {
+pub(in crate::replication) enum Lane {
     /// Log entries from the leader, in order, answered in order.
     Append = 1,
     /// Heartbeats, votes and leadership transfer: calls.
@@ -35,7 +35,7 @@ pub(super) enum Lane {
 }
 
 impl Lane {
-    pub(super) fn from_number(number: u8) -> Option<Self> {
+    pub(in crate::replication) fn from_number(number: u8) -> Option<Self> {
         [Self::Append, Self::Control, Self::Forward, Self::Snapshot, Self::Ask]
             .into_iter()
             .find(|lane| *lane as u8 == number)
@@ -52,7 +52,7 @@ impl Lane {
 
 /// Why a peer could not be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum PeerFault {
+pub(in crate::replication) enum PeerFault {
     /// It is no member.
     #[error("no such member")]
     Unknown,
@@ -72,7 +72,7 @@ pub(super) enum PeerFault {
 
 /// The members and the connections to them; clones share both.
 #[derive(Debug, Clone)]
-pub(super) struct Peers {
+pub(in crate::replication) struct Peers {
     mesh: Mesh,
     roster: Arc<Roster>,
     clock: Clock,
@@ -80,9 +80,9 @@ pub(super) struct Peers {
 
 /// Who belongs to the cluster.
 #[derive(Debug)]
-pub(super) struct Roster {
-    pub(super) cluster: ClusterId,
-    pub(super) own: NodeId,
+pub(in crate::replication) struct Roster {
+    pub(in crate::replication) cluster: ClusterId,
+    pub(in crate::replication) own: NodeId,
     members: BTreeMap<u64, Entry>,
 }
 
@@ -93,7 +93,7 @@ struct Entry {
 }
 
 impl Roster {
-    pub(super) fn new(proposal: &Proposal, own: NodeId) -> Self {
+    pub(in crate::replication) fn new(proposal: &Proposal, own: NodeId) -> Self {
         let members = proposal
             .founders
             .iter()
@@ -106,20 +106,20 @@ impl Roster {
     }
 
     /// All members, this node among them, by id.
-    pub(super) fn members(&self) -> impl Iterator<Item = (NodeId, &NodeName)> {
+    pub(in crate::replication) fn members(&self) -> impl Iterator<Item = (NodeId, &NodeName)> {
         self.members.iter().map(|(id, entry)| (NodeId(*id), &entry.name))
     }
 
-    pub(super) fn name(&self, id: NodeId) -> Option<&NodeName> {
+    pub(in crate::replication) fn name(&self, id: NodeId) -> Option<&NodeName> {
         self.members.get(&id.0).map(|entry| &entry.name)
     }
 
-    pub(super) fn id(&self, name: &NodeName) -> Option<NodeId> {
+    pub(in crate::replication) fn id(&self, name: &NodeName) -> Option<NodeId> {
         self.members.iter().find(|(_, entry)| entry.name == *name).map(|(id, _)| NodeId(*id))
     }
 
     /// Whether the node that says this hello is the member of that name.
-    pub(super) fn is_member(&self, hello: &Hello) -> bool {
+    pub(in crate::replication) fn is_member(&self, hello: &Hello) -> bool {
         self.id(&hello.name).is_some_and(|id| {
             let nonce = self.members.get(&id.0).map(|entry| entry.nonce);
             // A founder that has not yet seen the cluster formed says no cluster and no id.
@@ -133,20 +133,20 @@ impl Roster {
 }
 
 impl Peers {
-    pub(super) fn new(mesh: Mesh, roster: Roster, clock: Clock) -> Self {
+    pub(in crate::replication) fn new(mesh: Mesh, roster: Roster, clock: Clock) -> Self {
         Self { mesh, roster: Arc::new(roster), clock }
     }
 
-    pub(super) fn roster(&self) -> &Roster {
+    pub(in crate::replication) fn roster(&self) -> &Roster {
         &self.roster
     }
 
-    pub(super) fn mesh(&self) -> &Mesh {
+    pub(in crate::replication) fn mesh(&self) -> &Mesh {
         &self.mesh
     }
 
     /// The other members that are connected now and are who they should be.
-    pub(super) fn connected(&self) -> Vec<NodeId> {
+    pub(in crate::replication) fn connected(&self) -> Vec<NodeId> {
         let peers = self.mesh.peers();
         let peers = peers.borrow();
         let here = |info: &&PeerInfo| info.connected && self.roster.is_member(&info.hello);
@@ -154,7 +154,7 @@ impl Peers {
     }
 
     /// The newest hello of a member.
-    pub(super) fn hello(&self, node: NodeId) -> Option<Hello> {
+    pub(in crate::replication) fn hello(&self, node: NodeId) -> Option<Hello> {
         let name = self.roster.name(node)?;
         let peers = self.mesh.peers();
         let peers = peers.borrow();
@@ -162,7 +162,7 @@ impl Peers {
     }
 
     /// Opens a stream to a member.
-    pub(super) async fn open(
+    pub(in crate::replication) async fn open(
         &self,
         node: u64,
         lane: Lane,
@@ -182,7 +182,7 @@ impl Peers {
     }
 
     /// Sends one frame to a member on a stream of its own and waits for the one that comes back.
-    pub(super) async fn call(
+    pub(in crate::replication) async fn call(
         &self,
         node: u64,
         lane: Lane,

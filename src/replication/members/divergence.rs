@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::applied::Applied;
-use super::ask;
-use super::journal::Journal;
-use super::peers::Peers;
+use crate::replication::applied::Applied;
+use crate::replication::journal::Journal;
+use crate::replication::members::ask;
+use crate::replication::members::peers::Peers;
 use crate::supervisor::StopSignal;
 use crate::telemetry::event;
 
@@ -21,7 +21,7 @@ const ASK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What the comparison of one entry's hashes says about this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::replication) enum Verdict {
     /// Nobody disagrees, as far as is known.
     Agreed,
     /// A majority of all voters holds another hash: this node is wrong.
@@ -31,7 +31,7 @@ pub(super) enum Verdict {
 }
 
 /// Judges this node's hash among those of `voters` nodes; `others` are the hashes that are known.
-pub(super) fn judge(own: u64, others: &[u64], voters: usize) -> Verdict {
+pub(in crate::replication) fn judge(own: u64, others: &[u64], voters: usize) -> Verdict {
     let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
     for hash in others {
         *counts.entry(*hash).or_default() += 1;
@@ -48,15 +48,15 @@ pub(super) fn judge(own: u64, others: &[u64], voters: usize) -> Verdict {
 
 /// The task that compares.
 #[derive(Debug)]
-pub(super) struct Comparison {
-    pub(super) applied: Applied,
-    pub(super) journal: Journal,
-    pub(super) peers: Peers,
+pub(in crate::replication) struct Comparison {
+    pub(in crate::replication) applied: Applied,
+    pub(in crate::replication) journal: Journal,
+    pub(in crate::replication) peers: Peers,
 }
 
 impl Comparison {
     /// Runs until `stop`; returns true when this node's state is found wrong.
-    pub(super) async fn run(self, mut stop: StopSignal) -> bool {
+    pub(in crate::replication) async fn run(self, mut stop: StopSignal) -> bool {
         tokio::select! {
             () = stop.stopped() => false,
             () = self.until_wrong() => true,

@@ -8,15 +8,15 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::sync::broadcast;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::directory::{Directory, random};
-use super::error::StartError;
-use super::founding::{Next, Own, Seen, Standing, decide};
-use super::raft_codec::{CodecError, need, take_flag};
 use crate::clock::Clock;
 use crate::domain::id::{ClusterId, NodeId};
 use crate::domain::node_name::NodeName;
 use crate::peer::{Mesh, MeshEvent, Peers, Refusal};
 use crate::protocol::peer_message::Hello;
+use crate::replication::consensus::raft_codec::{CodecError, need, take_flag};
+use crate::replication::error::StartError;
+use crate::replication::founding::directory::{Directory, random};
+use crate::replication::founding::rules::{Next, Own, Seen, Standing, decide};
 use crate::telemetry::event;
 
 /// A name counts as taken when it has been refused for this long: a node whose directory was wiped
@@ -27,14 +27,14 @@ const VERSION: u8 = 1;
 
 /// What replication adds to a hello: `version u8 · cut u8 · standing`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Introduction {
+pub(in crate::replication) struct Introduction {
     /// The end of this node's log was cut, and what is missing has not been made up for.
-    pub(super) cut: bool,
-    pub(super) standing: Standing,
+    pub(in crate::replication) cut: bool,
+    pub(in crate::replication) standing: Standing,
 }
 
 impl Introduction {
-    pub(super) fn encode(&self) -> Bytes {
+    pub(in crate::replication) fn encode(&self) -> Bytes {
         let mut buffer = BytesMut::with_capacity(128);
         buffer.put_u8(VERSION);
         buffer.put_u8(u8::from(self.cut));
@@ -42,7 +42,7 @@ impl Introduction {
         buffer.freeze()
     }
 
-    pub(super) fn decode(mut bytes: Bytes) -> Result<Self, CodecError> {
+    pub(in crate::replication) fn decode(mut bytes: Bytes) -> Result<Self, CodecError> {
         need(&bytes, 2, "introduction")?;
         let version = bytes.get_u8();
         if version != VERSION {
@@ -55,7 +55,7 @@ impl Introduction {
 }
 
 /// Puts where this node stands into its hello.
-pub(super) fn introduce(hello: &mut Hello, introduction: &Introduction) {
+pub(in crate::replication) fn introduce(hello: &mut Hello, introduction: &Introduction) {
     hello.extra = introduction.encode();
     if let Standing::Formed { proposal, .. } = &introduction.standing {
         hello.cluster = Some(proposal.cluster);
@@ -64,7 +64,7 @@ pub(super) fn introduce(hello: &mut Hello, introduction: &Introduction) {
 }
 
 /// Waits until this node belongs to a formed cluster. The waiting has no end of its own.
-pub(super) async fn found(
+pub(in crate::replication) async fn found(
     directory: &mut Directory,
     mesh: &Mesh,
     expect: usize,
@@ -152,7 +152,10 @@ fn phase(standing: &Standing) -> &'static str {
 }
 
 /// The cluster and this node's id in it, once formed.
-pub(super) fn membership(standing: &Standing, name: &NodeName) -> Option<(ClusterId, NodeId)> {
+pub(in crate::replication) fn membership(
+    standing: &Standing,
+    name: &NodeName,
+) -> Option<(ClusterId, NodeId)> {
     let Standing::Formed { proposal, .. } = standing else { return None };
     Some((proposal.cluster, proposal.founder(name)?.id))
 }

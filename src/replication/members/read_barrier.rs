@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::ask;
-use super::core::Core;
-use super::error::ReadError;
-use super::proposer::{Way, way};
+use crate::replication::core::Core;
+use crate::replication::error::ReadError;
+use crate::replication::members::ask;
+use crate::replication::proposing::proposer::{Way, way};
 
 /// Pause before another try, when no leader is known or it could not confirm.
 const RETRY: Duration = Duration::from_millis(10);
@@ -13,8 +13,11 @@ const RETRY: Duration = Duration::from_millis(10);
 const ASK_PATIENCE: Duration = Duration::from_millis(500);
 
 impl Core {
-    /// See [`Replication::read_index`](super::Replication::read_index).
-    pub(super) async fn read_index(&self, patience: Duration) -> Result<u64, ReadError> {
+    /// See [`Replication::read_index`](crate::replication::Replication::read_index).
+    pub(in crate::replication) async fn read_index(
+        &self,
+        patience: Duration,
+    ) -> Result<u64, ReadError> {
         if !self.quorum.is_quorate() {
             return Err(ReadError::Inquorate);
         }

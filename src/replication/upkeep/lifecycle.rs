@@ -6,18 +6,18 @@ use std::time::Duration;
 use quorate_storage::append_log::LogState;
 use tokio::sync::broadcast;
 
-use super::bootstrap::{Introduction, introduce};
-use super::caretaker::Progress;
-use super::core::Core;
-use super::divergence::Comparison;
-use super::founding::Standing;
-use super::pending::Intake;
-use super::status::{NodeState, Quorum};
-use super::vote_gate::{VoteGate, cuts_outvote};
 use crate::clock::Clock;
 use crate::domain::id::NodeId;
 use crate::peer::{MeshEvent, Refusal};
 use crate::protocol::peer_message::Hello;
+use crate::replication::consensus::vote_gate::{VoteGate, cuts_outvote};
+use crate::replication::core::Core;
+use crate::replication::founding::bootstrap::{Introduction, introduce};
+use crate::replication::founding::rules::Standing;
+use crate::replication::members::divergence::Comparison;
+use crate::replication::proposing::pending::Intake;
+use crate::replication::status::{NodeState, Quorum};
+use crate::replication::upkeep::caretaker::Progress;
 use crate::supervisor::{Exit, ExitCode, StopSignal, Supervisor};
 use crate::telemetry::event;
 
@@ -29,12 +29,12 @@ const WRONG_PLACE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The task.
 #[derive(Debug)]
-pub(super) struct Lifecycle {
-    pub(super) core: Arc<Core>,
-    pub(super) gate: VoteGate,
-    pub(super) standing: Standing,
-    pub(super) supervisor: Supervisor,
-    pub(super) clock: Clock,
+pub(in crate::replication) struct Lifecycle {
+    pub(in crate::replication) core: Arc<Core>,
+    pub(in crate::replication) gate: VoteGate,
+    pub(in crate::replication) standing: Standing,
+    pub(in crate::replication) supervisor: Supervisor,
+    pub(in crate::replication) clock: Clock,
 }
 
 /// What the state depends on.
@@ -77,7 +77,7 @@ fn intake_of(facts: Facts) -> Intake {
 
 impl Lifecycle {
     /// Runs until `stop`.
-    pub(super) async fn run(self, comparison: Comparison, mut stop: StopSignal) {
+    pub(in crate::replication) async fn run(self, comparison: Comparison, mut stop: StopSignal) {
         let comparison_stop = stop.clone();
         let mut diverged = false;
         let comparison = comparison.run(comparison_stop);

@@ -17,8 +17,10 @@ use quorate_storage::snapshot::Catalogue;
 use quorate_storage::{Completion, Log, LogError, Poisoned, Record, RecordKind};
 use tokio::sync::oneshot;
 
-use super::raft_codec::{take_vote, vote_bytes};
-use super::raft_types::{Entry, Kind, LogId, Payload, Types, Vote, log_id, parts};
+use crate::replication::consensus::raft_codec::{take_vote, vote_bytes};
+use crate::replication::consensus::raft_types::{
+    Entry, Kind, LogId, Payload, Types, Vote, log_id, parts,
+};
 use crate::supervisor::Supervisor;
 
 /// Bytes of entries in one append request; a longer entry travels alone.
@@ -30,14 +32,18 @@ const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(2);
 
 /// The log as the Raft library sees it; clones read and write the same log.
 #[derive(Debug, Clone)]
-pub(super) struct LogStore {
+pub(in crate::replication) struct LogStore {
     log: Log,
     catalogue: Arc<Catalogue>,
     supervisor: Supervisor,
 }
 
 impl LogStore {
-    pub(super) fn new(log: Log, catalogue: Arc<Catalogue>, supervisor: Supervisor) -> Self {
+    pub(in crate::replication) fn new(
+        log: Log,
+        catalogue: Arc<Catalogue>,
+        supervisor: Supervisor,
+    ) -> Self {
         Self { log, catalogue, supervisor }
     }
 

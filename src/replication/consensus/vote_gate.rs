@@ -12,12 +12,12 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::raft::VoteResponse;
 use tokio::sync::Notify;
 
-use super::raft_types::{LogId, Types};
-use super::state_store::Raft;
+use crate::replication::consensus::raft_types::{LogId, Types};
+use crate::replication::consensus::state_store::Raft;
 
 /// The gate; clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct VoteGate {
+pub(in crate::replication) struct VoteGate {
     inner: Arc<Inner>,
 }
 
@@ -31,18 +31,18 @@ struct Inner {
 
 impl VoteGate {
     /// A gate that begins closed when the log's end was cut.
-    pub(super) fn new(closed: bool) -> Self {
+    pub(in crate::replication) fn new(closed: bool) -> Self {
         let gate = Self::default();
         gate.inner.closed.store(closed, Ordering::Release);
         gate
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(in crate::replication) fn is_closed(&self) -> bool {
         self.inner.closed.load(Ordering::Acquire)
     }
 
     /// A leader named its commit index.
-    pub(super) fn leader_commits(&self, commit: Option<&LogId>) {
+    pub(in crate::replication) fn leader_commits(&self, commit: Option<&LogId>) {
         if let Some(id) = commit {
             self.inner.committed.fetch_max(id.index(), Ordering::AcqRel);
         }
@@ -50,7 +50,7 @@ impl VoteGate {
 
     /// This node's log is the leader's up to and including `matched`, flushed. Call it after
     /// [`leader_commits`](Self::leader_commits) of the same leader.
-    pub(super) fn matches(&self, matched: Option<&LogId>) {
+    pub(in crate::replication) fn matches(&self, matched: Option<&LogId>) {
         let committed = self.inner.committed.load(Ordering::Acquire);
         if self.is_closed() && committed > 0 && matched.is_some_and(|id| id.index() >= committed) {
             self.open();
@@ -58,20 +58,20 @@ impl VoteGate {
     }
 
     /// Lets this node vote and campaign.
-    pub(super) fn open(&self) {
+    pub(in crate::replication) fn open(&self) {
         self.inner.closed.store(false, Ordering::Release);
         self.inner.opened.notify_one();
     }
 
     /// Returns once the gate is open. For one waiter.
-    pub(super) async fn opened(&self) {
+    pub(in crate::replication) async fn opened(&self) {
         while self.is_closed() {
             self.inner.opened.notified().await;
         }
     }
 
     /// The answer to a candidate while the gate is closed.
-    pub(super) fn refuse(&self, raft: &Raft) -> VoteResponse<Types> {
+    pub(in crate::replication) fn refuse(&self, raft: &Raft) -> VoteResponse<Types> {
         let metrics = raft.server_metrics();
         let vote = metrics.borrow_watched().vote;
         VoteResponse::new(vote, None, false)
@@ -79,7 +79,7 @@ impl VoteGate {
 }
 
 /// Whether so many members have cut tails that the others are fewer than a quorum.
-pub(super) fn cuts_outvote(voters: usize, cut: usize) -> bool {
+pub(in crate::replication) fn cuts_outvote(voters: usize, cut: usize) -> bool {
     let quorum = voters / 2 + 1;
     voters.saturating_sub(cut) < quorum
 }
@@ -87,7 +87,7 @@ pub(super) fn cuts_outvote(voters: usize, cut: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replication::raft_types::log_id;
+    use crate::replication::consensus::raft_types::log_id;
 
     #[test]
     fn it_opens_only_at_a_leaders_commit_index() {

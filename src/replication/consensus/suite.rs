@@ -23,16 +23,16 @@ use quorate_storage::disk::{RealDisk, SimulatedDisk};
 use quorate_storage::snapshot::{Catalogue, Owner, RANGE_BYTES_MAX, SnapshotId};
 use quorate_storage::{Disk, Log, LogOptions};
 
-use super::applied::Applied;
-use super::journal::Journal;
-use super::log_store::LogStore;
-use super::pending::Pending;
-use super::raft_types::{
+use crate::replication::applied::Applied;
+use crate::replication::consensus::log_store::LogStore;
+use crate::replication::consensus::raft_types::{
     Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, Types, Vote, log_id, parts,
 };
-use super::snapshot_transfer::SnapshotFile;
-use super::start::drive;
-use super::state_store::StateStore;
+use crate::replication::consensus::snapshot_transfer::SnapshotFile;
+use crate::replication::consensus::state_store::StateStore;
+use crate::replication::journal::Journal;
+use crate::replication::proposing::pending::Pending;
+use crate::replication::start::drive;
 use crate::supervisor::Supervisor;
 
 /// Makes stores, each in a folder of its own.

@@ -14,36 +14,38 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use quorate_storage::Log;
 use quorate_storage::snapshot::{Catalogue, Kept, SnapshotHead};
 
-use super::applied::Applied;
-use super::journal::{Block, Journal};
-use super::pending::Pending;
-use super::raft_codec::{CodecError, put_log_id, put_membership, take_log_id, take_membership};
-use super::raft_types::{
-    Entry, Kind, LogId, Snapshot, SnapshotMeta, StoredMembership, Types, log_id, parts,
-};
-use super::snapshot_transfer::SnapshotFile;
 use crate::domain::effect::Event;
 use crate::domain::entry::Payload;
 use crate::domain::machine::{Answered, Machine};
+use crate::replication::applied::Applied;
+use crate::replication::consensus::raft_codec::{
+    CodecError, put_log_id, put_membership, take_log_id, take_membership,
+};
+use crate::replication::consensus::raft_types::{
+    Entry, Kind, LogId, Snapshot, SnapshotMeta, StoredMembership, Types, log_id, parts,
+};
+use crate::replication::consensus::snapshot_transfer::SnapshotFile;
+use crate::replication::journal::{Block, Journal};
+use crate::replication::proposing::pending::Pending;
 use crate::supervisor::{Exit, ExitCode, Supervisor};
 use crate::telemetry::event;
 
 /// The consensus engine of this node.
-pub(super) type Raft = openraft::Raft<Types, StateStore>;
+pub(in crate::replication) type Raft = openraft::Raft<Types, StateStore>;
 
 /// How often a snapshot looks whether its last entry has become durable.
 const DURABLE_POLL: Duration = Duration::from_millis(5);
 
 /// Everything that apply and snapshots touch; clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct StateStore {
-    pub(super) applied: Applied,
-    pub(super) journal: Journal,
-    pub(super) pending: Arc<Pending>,
-    pub(super) catalogue: Arc<Catalogue>,
-    pub(super) log: Log,
-    pub(super) owner: quorate_storage::snapshot::Owner,
-    pub(super) supervisor: Supervisor,
+pub(in crate::replication) struct StateStore {
+    pub(in crate::replication) applied: Applied,
+    pub(in crate::replication) journal: Journal,
+    pub(in crate::replication) pending: Arc<Pending>,
+    pub(in crate::replication) catalogue: Arc<Catalogue>,
+    pub(in crate::replication) log: Log,
+    pub(in crate::replication) owner: quorate_storage::snapshot::Owner,
+    pub(in crate::replication) supervisor: Supervisor,
 }
 
 /// What applying one entry gave.
@@ -91,7 +93,7 @@ impl StateStore {
     }
 
     /// Loads the newest whole snapshot, if there is one, before anything else is applied.
-    pub(super) fn load_newest(&self) -> Result<Option<u64>, io::Error> {
+    pub(in crate::replication) fn load_newest(&self) -> Result<Option<u64>, io::Error> {
         let (reader, set_aside) = self.catalogue.newest_verified().map_err(io::Error::other)?;
         for aside in set_aside {
             tracing::warn!(
@@ -279,7 +281,9 @@ fn membership_of(head: &SnapshotHead) -> Result<StoredMembership, CodecError> {
 }
 
 /// A snapshot of the catalogue as the Raft library knows it.
-pub(super) fn snapshot_of(kept: &Kept) -> Result<Snapshot<SnapshotFile>, io::Error> {
+pub(in crate::replication) fn snapshot_of(
+    kept: &Kept,
+) -> Result<Snapshot<SnapshotFile>, io::Error> {
     let meta = SnapshotMeta {
         last_log_id: Some(log_id(kept.id.term, kept.id.index)),
         last_membership: membership_of(&kept.head).map_err(io::Error::other)?,

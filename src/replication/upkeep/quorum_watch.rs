@@ -13,9 +13,9 @@ use openraft::{Instant as _, ServerState};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::state_store::Raft;
-use super::status::Quorum;
 use crate::clock::{Clock, milliseconds};
+use crate::replication::consensus::state_store::Raft;
+use crate::replication::status::Quorum;
 use crate::supervisor::StopSignal;
 use crate::telemetry::event;
 
@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// When a leader was last heard, as the lanes note it; clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct LeaderContact {
+pub(in crate::replication) struct LeaderContact {
     clock: Clock,
     started: Instant,
     /// Milliseconds from the start to the newest contact, plus one; zero before the first.
@@ -32,12 +32,12 @@ pub(super) struct LeaderContact {
 }
 
 impl LeaderContact {
-    pub(super) fn new(clock: Clock) -> Self {
+    pub(in crate::replication) fn new(clock: Clock) -> Self {
         Self { clock, started: clock.now(), heard_ms: Arc::default() }
     }
 
     /// A leader's message was accepted just now.
-    pub(super) fn heard(&self) {
+    pub(in crate::replication) fn heard(&self) {
         let now_ms = milliseconds(self.clock.since(self.started));
         self.heard_ms.fetch_max(now_ms + 1, Ordering::Relaxed);
     }
@@ -50,29 +50,29 @@ impl LeaderContact {
 
 /// Whether a quorum is in sight; clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct QuorumView {
+pub(in crate::replication) struct QuorumView {
     quorum: Arc<watch::Sender<Quorum>>,
     quorate_until: Arc<Mutex<Instant>>,
 }
 
 impl QuorumView {
-    pub(super) fn new(clock: Clock) -> Self {
+    pub(in crate::replication) fn new(clock: Clock) -> Self {
         Self {
             quorum: Arc::new(watch::Sender::new(Quorum::NotYet)),
             quorate_until: Arc::new(Mutex::new(clock.now())),
         }
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<Quorum> {
+    pub(in crate::replication) fn subscribe(&self) -> watch::Receiver<Quorum> {
         self.quorum.subscribe()
     }
 
-    pub(super) fn is_quorate(&self) -> bool {
+    pub(in crate::replication) fn is_quorate(&self) -> bool {
         self.quorum.borrow().is_quorate()
     }
 
     /// The end of the lease that the newest sign of a quorum gives: log time runs until then.
-    pub(super) fn quorate_until(&self) -> Instant {
+    pub(in crate::replication) fn quorate_until(&self) -> Instant {
         *self.quorate_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -83,22 +83,22 @@ impl QuorumView {
 
 /// The task that looks.
 #[derive(Debug)]
-pub(super) struct QuorumWatch {
-    pub(super) raft: Raft,
-    pub(super) contact: LeaderContact,
-    pub(super) view: QuorumView,
-    pub(super) clock: Clock,
+pub(in crate::replication) struct QuorumWatch {
+    pub(in crate::replication) raft: Raft,
+    pub(in crate::replication) contact: LeaderContact,
+    pub(in crate::replication) view: QuorumView,
+    pub(in crate::replication) clock: Clock,
     /// The leader's lease: the longest election timeout.
-    pub(super) lease: Duration,
+    pub(in crate::replication) lease: Duration,
     /// Without a sign for this long the quorum is lost.
-    pub(super) patience: Duration,
+    pub(in crate::replication) patience: Duration,
     /// Live voters without which a leader serves nothing, if more than a majority.
-    pub(super) gate: Option<usize>,
+    pub(in crate::replication) gate: Option<usize>,
 }
 
 impl QuorumWatch {
     /// Runs until `stop`.
-    pub(super) async fn run(self, mut stop: StopSignal) {
+    pub(in crate::replication) async fn run(self, mut stop: StopSignal) {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

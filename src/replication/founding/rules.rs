@@ -18,9 +18,9 @@ use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::raft_codec::{CodecError, need, take_flag};
 use crate::domain::id::{ClusterId, Lineage, NodeId};
 use crate::domain::node_name::NodeName;
+use crate::replication::consensus::raft_codec::{CodecError, need, take_flag};
 
 const VERSION: u8 = 1;
 /// Founders of one cluster.
@@ -28,31 +28,31 @@ pub const FOUNDERS_MAX: usize = 7;
 
 /// One member of the initial voter set.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Founder {
-    pub(super) name: NodeName,
-    pub(super) id: NodeId,
+pub(in crate::replication) struct Founder {
+    pub(in crate::replication) name: NodeName,
+    pub(in crate::replication) id: NodeId,
     /// Of its directory: another directory under the same name is another node.
-    pub(super) nonce: u64,
+    pub(in crate::replication) nonce: u64,
 }
 
 /// A cluster to be: who belongs to it, and what everything in it is named by.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Proposal {
-    pub(super) cluster: ClusterId,
-    pub(super) lineage: Lineage,
+pub(in crate::replication) struct Proposal {
+    pub(in crate::replication) cluster: ClusterId,
+    pub(in crate::replication) lineage: Lineage,
     /// In the order of their names.
-    pub(super) founders: Vec<Founder>,
+    pub(in crate::replication) founders: Vec<Founder>,
 }
 
 impl Proposal {
-    pub(super) fn founder(&self, name: &NodeName) -> Option<&Founder> {
+    pub(in crate::replication) fn founder(&self, name: &NodeName) -> Option<&Founder> {
         self.founders.iter().find(|founder| founder.name == *name)
     }
 }
 
 /// Where a node stands in the founding.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(in crate::replication) enum Standing {
     /// It belongs to nothing.
     Empty,
     /// It asks for pledges.
@@ -75,16 +75,16 @@ pub(super) enum Standing {
 
 /// What this node sees of a connected peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) nonce: u64,
+pub(in crate::replication) struct Seen {
+    pub(in crate::replication) nonce: u64,
     /// The cluster that its hello names.
-    pub(super) cluster: Option<ClusterId>,
-    pub(super) standing: Standing,
+    pub(in crate::replication) cluster: Option<ClusterId>,
+    pub(in crate::replication) standing: Standing,
 }
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Next {
+pub(in crate::replication) enum Next {
     /// Nothing, until the peers show something new.
     Wait,
     /// Store this standing, then show it.
@@ -118,15 +118,15 @@ pub enum FoundingFault {
 
 /// This node, as the rules need it.
 #[derive(Debug, Clone)]
-pub(super) struct Own {
-    pub(super) name: NodeName,
-    pub(super) nonce: u64,
+pub(in crate::replication) struct Own {
+    pub(in crate::replication) name: NodeName,
+    pub(in crate::replication) nonce: u64,
     /// The initial voter set's size.
-    pub(super) expect: usize,
+    pub(in crate::replication) expect: usize,
 }
 
 /// Decides what an unformed node does about what it sees. `draw` gives random numbers.
-pub(super) fn decide(
+pub(in crate::replication) fn decide(
     own: &Own,
     standing: &Standing,
     seen: &BTreeMap<NodeName, Seen>,
@@ -252,7 +252,7 @@ fn begin(own: &Own, seen: &BTreeMap<NodeName, Seen>, draw: &mut dyn FnMut() -> u
 }
 
 impl Standing {
-    pub(super) fn put(&self, buffer: &mut BytesMut) {
+    pub(in crate::replication) fn put(&self, buffer: &mut BytesMut) {
         buffer.put_u8(VERSION);
         match self {
             Self::Empty => buffer.put_u8(0),
@@ -273,7 +273,7 @@ impl Standing {
         }
     }
 
-    pub(super) fn take(buffer: &mut Bytes) -> Result<Self, CodecError> {
+    pub(in crate::replication) fn take(buffer: &mut Bytes) -> Result<Self, CodecError> {
         need(buffer, 2, "standing")?;
         let version = buffer.get_u8();
         if version != VERSION {
@@ -296,7 +296,7 @@ impl Standing {
     }
 
     /// The standing's bytes.
-    pub(super) fn encode(&self) -> Bytes {
+    pub(in crate::replication) fn encode(&self) -> Bytes {
         let mut buffer = BytesMut::with_capacity(64);
         self.put(&mut buffer);
         buffer.freeze()
