@@ -33,6 +33,8 @@ pub mod recovery;
 pub mod segment;
 pub mod snapshot;
 
+pub use log::{append_log, group_commit, hard_state, poison, twin_file};
+
 pub use log::append_log::{Completion, Log, LogOptions};
 pub use disk::{Disk, DiskFile, OpenMode};
 pub use error::{DiskFault, DiskOperation, LogError, OpenError, ReadError};
