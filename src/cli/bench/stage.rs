@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
 use crate::cli::failure::Failure;
@@ -19,8 +19,6 @@ use super::workload::EVERYTHING;
 
 /// How long a fresh cluster may take to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long readiness is awaited before the nodes are looked at.
-const READY_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a cluster may take to show a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(20);
 /// The pause between two looks at something that is awaited.
@@ -75,7 +73,9 @@ impl Stage {
         let profile = ProfileArguments::of(cluster.profile());
         let mut stage = Self { profile, cluster: Some(cluster), dir: Some(dir.to_owned()) };
         stage.start_nodes()?;
-        stage.wait_ready().await?;
+        if let Some(cluster) = &mut stage.cluster {
+            cluster.wait_ready(READY_TIMEOUT).await?;
+        }
         Ok(stage)
     }
 
@@ -98,27 +98,6 @@ impl Stage {
             cluster.kill(node).await?;
         }
         Ok(())
-    }
-
-    /// Waits until all nodes of a scratch cluster are ready.
-    ///
-    /// # Errors
-    /// When they are not in time, or one has ended.
-    async fn wait_ready(&mut self) -> anyhow::Result<()> {
-        let Some(cluster) = &mut self.cluster else { return Ok(()) };
-        let wait = async {
-            while !cluster.wait_ready(READY_INTERVAL).await {
-                let death = tokio::time::timeout(POLL_INTERVAL, cluster.next_death()).await;
-                if let Ok((node, died)) = death {
-                    let name = cluster.nodes().get(node).map_or("?", |node| node.name.as_str());
-                    anyhow::bail!("{name} ended by itself: {died}");
-                }
-            }
-            Ok(())
-        };
-        let ready = tokio::time::timeout(READY_TIMEOUT, wait).await;
-        let late = || anyhow!("the nodes are not ready after {} s", READY_TIMEOUT.as_secs());
-        ready.map_err(|_| late())?
     }
 
     /// Runs a future to its end while the nodes of a scratch cluster live.
@@ -230,7 +209,7 @@ async fn connect_to_leader(config: ClientConfig) -> anyhow::Result<Client> {
     };
     let leader = tokio::time::timeout(LEADER_TIMEOUT, leader).await.map_err(|_| {
         let text = format!("the cluster shows no leader after {} s", LEADER_TIMEOUT.as_secs());
-        Failure::new(ExitCode::TIMED_OUT, text)
+        Failure::with(ExitCode::TIMED_OUT, text)
     })??;
     if *client.node() == *leader {
         return Ok(client);
@@ -297,7 +276,7 @@ pub(super) fn run<F: Future<Output = anyhow::Result<()>>>(
     match result {
         None => {
             remove(&dir)?;
-            Err(Failure::new(ExitCode::FAILED, "interrupted; the scratch cluster is removed"))
+            Err(Failure::with(ExitCode::FAILED, "interrupted; the scratch cluster is removed"))
         }
         Some(Ok(())) => remove(&dir).map(|()| ExitCode::DONE),
         Some(Err(error)) => {
