@@ -21,6 +21,8 @@ mod directory;
 mod divergence;
 mod error;
 mod founding;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod journal;
 mod lanes;
