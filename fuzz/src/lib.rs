@@ -20,6 +20,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("event_frame", quorate::protocol::fuzzing::event_frames),
     ("bulk_frame", quorate::protocol::fuzzing::bulk_frames),
     ("peer_frame", quorate::protocol::fuzzing::peer_frames),
+    #[cfg(feature = "replication")]
+    ("consensus_message", quorate::replication::fuzzing::consensus_messages),
     ("selector", quorate::domain::selector::fuzz_selector),
     ("constraint", quorate::domain::constraint::fuzz_constraint),
 ];
