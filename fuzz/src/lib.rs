@@ -9,7 +9,7 @@ pub type Target = fn(&[u8]);
 /// Every target by its name, which is also the name of its corpus folder.
 pub const TARGETS: &[(&str, Target)] = &[
     ("record", quorate_storage::fuzzing::record_decode),
-    ("segment", quorate_storage::fuzzing::segment_open),
+    ("segment", segment_open),
     ("log_operations", log_operations),
     ("snapshot_file", quorate_storage::snapshot::fuzzing::snapshot_decode),
     ("snapshot_state", quorate::domain::fuzzing::snapshot_restore),
@@ -23,6 +23,11 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("selector", quorate::domain::selector::fuzz_selector),
     ("constraint", quorate::domain::constraint::fuzz_constraint),
 ];
+
+/// A log's only segment; what the log holds is for the storage crate's own test.
+fn segment_open(bytes: &[u8]) {
+    let _entries = quorate_storage::fuzzing::segment_open(bytes);
+}
 
 /// Log operations with reboots against a model; the statistics are for the crash-point test.
 fn log_operations(bytes: &[u8]) {

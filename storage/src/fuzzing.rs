@@ -10,16 +10,27 @@ use bytes::Bytes;
 use crate::append_log::{Completion, Log, LogOptions};
 use crate::disk::{Disk, SimulatedDisk};
 use crate::error::OpenError;
+use crate::format::{put_u32, put_u64, read_u8, read_u32, read_u64};
 use crate::group_commit::{Step, Writer};
-use crate::record::{self, Record, RecordKind};
+use crate::record::{self, DURABLE_MARK_BYTES, ENTRY_HEAD_BYTES, FRAME_BYTES, Record, RecordKind};
 use crate::recovery::Tail;
-use crate::segment::{SegmentHeader, file_name};
+use crate::segment::{FOOTER_BYTES, HEADER_BYTES, SegmentHeader, file_name};
 
 const DIR: &str = "log";
 const CLUSTER: u64 = 7;
+/// Header and durable mark of a new log's segment.
+const HEAD_BYTES: usize = HEADER_BYTES + DURABLE_MARK_BYTES;
 
-/// Decodes any bytes as a record, and encodes what was decoded back to the same bytes.
+/// Decodes any bytes as a record, as they are and with a right checksum, and encodes what was
+/// decoded back to the same bytes.
 pub fn record_decode(bytes: &[u8]) {
+    record_comes_back(bytes);
+    let mut sealed = bytes.to_vec();
+    seal(&mut sealed, 0, false);
+    record_comes_back(&sealed);
+}
+
+fn record_comes_back(bytes: &[u8]) {
     if let Ok(Some(view)) = record::decode(bytes) {
         let record = Record {
             kind: view.kind,
@@ -33,30 +44,71 @@ pub fn record_decode(bytes: &[u8]) {
     }
 }
 
-/// Opens a log whose only segment holds any bytes: as they are, or behind a sound head when the
-/// first byte says so. Opening again must come to the same log.
-pub fn segment_open(bytes: &[u8]) {
+/// Opens a log whose only segment holds any bytes; the first byte says how. Opening again must come
+/// to the same log. Tells how many entries that log has; none if it is refused.
+///
+/// | first byte mod 4 | the segment |
+/// |---|---|
+/// | 0 | the other bytes |
+/// | 1 | a sound head and the other bytes |
+/// | 2 | that, with the checksum of each record made right |
+/// | 3 | that, with the chain made right as well |
+pub fn segment_open(bytes: &[u8]) -> Option<usize> {
     let disk = SimulatedDisk::new();
     drop(open(&disk));
     let path = Path::new(DIR).join(file_name(1));
-    let content = match bytes.split_first() {
-        Some((flag, rest)) if flag % 2 == 1 => {
-            let mut content = disk.bytes(&path).unwrap_or_default();
-            let written = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-            content.truncate(written);
-            content.extend_from_slice(rest);
-            content
+    let (mode, rest) = bytes.split_first()?;
+    let content = if mode % 4 == 0 {
+        rest.to_vec()
+    } else {
+        let mut content = disk.bytes(&path).unwrap_or_default();
+        content.truncate(HEAD_BYTES);
+        content.extend_from_slice(rest);
+        if mode % 4 >= 2 {
+            seal(&mut content, HEAD_BYTES, mode % 4 == 3);
         }
-        _ => bytes.to_vec(),
+        content
     };
     let _ = SegmentHeader::decode(&content);
     disk.put(&path, content);
-    if let Ok((log, _, report)) = open(&disk) {
-        let first = contents(&log);
-        drop(log);
-        let (log, _, again) = open(&disk).expect("a log that opened opens again");
-        assert_eq!(first, contents(&log));
-        assert_eq!(report.tail, again.tail);
+    let (log, _, report) = open(&disk).ok()?;
+    let first = contents(&log);
+    drop(log);
+    let (log, _, again) = open(&disk).expect("a log that opened opens again");
+    assert_eq!(first, contents(&log));
+    assert_eq!(report.tail, again.tail);
+    Some(first.len())
+}
+
+/// Makes the checksums of the records from `at` on right, and with `chained` what they say of the
+/// chain, so that damage lies in what records mean and not in their bytes alone.
+fn seal(bytes: &mut [u8], mut at: usize, chained: bool) {
+    let mut chain = record::chain_seed(CLUSTER);
+    let mut chain_before = BTreeMap::new();
+    while let Some(len) = read_u32(bytes, at)
+        && let Ok(body_bytes) = record::body_bytes(len)
+        && let Some((before, rest)) = bytes.split_at_mut_checked(at)
+        && let Some(whole) = rest.get_mut(..FRAME_BYTES + body_bytes)
+    {
+        let kind = read_u8(whole, 8).and_then(RecordKind::from_u8);
+        let (index, term) = (read_u64(whole, 9).unwrap_or(0), read_u64(whole, 17).unwrap_or(0));
+        let is_entry = kind.is_some_and(RecordKind::is_entry);
+        let has_chain = chained && whole.len() >= ENTRY_HEAD_BYTES;
+        if has_chain && kind == Some(RecordKind::Truncate) {
+            chain = chain_before.get(&index).copied().unwrap_or(chain);
+            put_u64(whole, 25, chain);
+        } else if has_chain && is_entry {
+            put_u64(whole, 25, chain);
+        } else if has_chain && kind == Some(RecordKind::Footer) && whole.len() == FOOTER_BYTES {
+            put_u32(whole, FOOTER_BYTES - 4, crc32fast::hash(before));
+        }
+        let crc = crc32fast::hash(whole.get(FRAME_BYTES..).unwrap_or_default());
+        put_u32(whole, 4, crc);
+        if is_entry {
+            chain_before.insert(index, chain);
+            chain = record::chain_after(chain, index, term, crc);
+        }
+        at += FRAME_BYTES + body_bytes;
     }
 }
 

@@ -161,6 +161,11 @@ impl LocalCluster {
         self.dir.join("client.toml")
     }
 
+    /// The processes of the nodes that run, in the order of the nodes.
+    pub(in crate::cli) fn pids(&self) -> Vec<u32> {
+        self.children.iter().flatten().filter_map(Child::id).collect()
+    }
+
     /// Starts a node; one that runs already is left alone.
     ///
     /// # Errors

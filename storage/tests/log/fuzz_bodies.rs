@@ -33,11 +33,30 @@ fn mutilated_segments_are_borne() {
                     _ => bytes[at..].fill(place[3]),
                 }
             }
-            segment_open(&bytes);
             record_decode(bytes.get(72..).unwrap_or_default());
-            // Behind a sound head.
-            bytes.insert(0, 1);
+            // As it is, and what follows the first durable mark behind a sound head.
+            bytes.insert(0, 0);
             segment_open(&bytes);
+            for mode in 1..4 {
+                let mut behind = vec![mode];
+                behind.extend(bytes.get(114..).unwrap_or_default());
+                segment_open(&behind);
+            }
         }
     }
+}
+
+/// A body that refused everything would prove nothing.
+#[test]
+fn sealed_segments_open_with_their_entries() {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1/log");
+    let whole = std::fs::read(kept.join("0000000000000001.seg")).unwrap();
+    let mut behind = vec![3];
+    behind.extend(&whole[113..]);
+    assert_eq!(segment_open(&behind), Some(3));
+    // The kept log is of another cluster: its chain has to be made right.
+    behind[0] = 2;
+    assert_eq!(segment_open(&behind), None);
+    let as_it_is: Vec<u8> = std::iter::once(0).chain(whole).collect();
+    assert_eq!(segment_open(&as_it_is), None);
 }
