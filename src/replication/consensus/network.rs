@@ -37,6 +37,10 @@ const APPENDS_IN_FLIGHT: usize = 4;
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before an unreachable peer is tried again; the connection itself is the mesh's to mend.
 const RETRY: Duration = Duration::from_millis(20);
+/// How long an append stream waits for its peer to be connected before it reports it unreachable
+/// once more. The library waits between requests of a stream, not between streams that never
+/// opened: without this wait the leader would try a dead follower thousands of times a second.
+const CONNECT_WAIT: Duration = Duration::from_millis(250);
 
 /// Frames on an append lane: a head and one payload per entry; answers come back in order.
 pub(in crate::replication) const FRAME_APPEND: u8 = 1;
@@ -131,8 +135,14 @@ impl RaftNetworkV2<Types> for PeerClient {
                 let answer = self.heartbeat(&beat, option.soft_ttl()).await?;
                 return Ok(futures::stream::iter([Ok(answer)]).boxed());
             }
-            let (sender, receiver) =
-                self.peers.open(self.target, Lane::Append).await.map_err(unreachable)?;
+            let (sender, receiver) = match self.peers.open(self.target, Lane::Append).await {
+                Ok(lane) => lane,
+                Err(fault) => {
+                    tokio::time::sleep(RETRY).await;
+                    self.peers.wait_connected(self.target, CONNECT_WAIT).await;
+                    return Err(unreachable(fault));
+                }
+            };
             let pipeline = Pipeline {
                 input: input.boxed(),
                 sender,

@@ -161,6 +161,19 @@ impl Peers {
         peers.get(name).map(|info| info.hello.clone()).filter(|hello| self.roster.is_member(hello))
     }
 
+    /// Waits until a member is connected, at most for `patience`.
+    pub(in crate::replication) async fn wait_connected(&self, node: u64, patience: Duration) {
+        let Some(name) = self.roster.name(NodeId(node)) else {
+            return tokio::time::sleep(patience).await;
+        };
+        let mut peers = self.mesh.peers();
+        let connected = peers.wait_for(|peers| {
+            peers.get(name).is_some_and(|info| info.connected && self.roster.is_member(&info.hello))
+        });
+        // Whether it came or not: the caller tries again.
+        let _ = tokio::time::timeout_at(self.clock.now() + patience, connected).await;
+    }
+
     /// Opens a stream to a member.
     pub(in crate::replication) async fn open(
         &self,
