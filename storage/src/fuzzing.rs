@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use crate::log::append_log::{Completion, Log, LogOptions};
 use crate::disk::{Disk, SimulatedDisk};
 use crate::error::OpenError;
 use crate::format::{put_u32, put_u64, read_u8, read_u32, read_u64};
+use crate::log::append_log::{Completion, Log, LogOptions};
 use crate::log::group_commit::{Step, Writer};
 use crate::record::{self, DURABLE_MARK_BYTES, ENTRY_HEAD_BYTES, FRAME_BYTES, Record, RecordKind};
 use crate::recovery::Tail;

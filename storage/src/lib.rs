@@ -35,11 +35,11 @@ pub mod snapshot;
 
 pub use log::{append_log, group_commit, hard_state, poison, twin_file};
 
-pub use log::append_log::{Completion, Log, LogOptions};
 pub use disk::{Disk, DiskFile, OpenMode};
 pub use error::{DiskFault, DiskOperation, LogError, OpenError, ReadError};
-pub use log::group_commit::{Step, Writer};
 pub use identity::Identity;
+pub use log::append_log::{Completion, Log, LogOptions};
+pub use log::group_commit::{Step, Writer};
 pub use log::poison::Poisoned;
 pub use record::{Position, Record, RecordKind};
 pub use recovery::{Hole, OpenReport, Tail};

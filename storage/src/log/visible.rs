@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 
 use crate::error::ReadError;
 use crate::log::points::Points;
-use crate::record::{Position, Record};
 use crate::log::standing::Bound;
+use crate::record::{Position, Record};
 
 /// The end of the log: what the next entry must follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
