@@ -49,6 +49,8 @@ pub(super) async fn run(profile: &ProfileArguments, watch: Watch) -> anyhow::Res
         client.subscribe(&watch.selector).await
     };
     let mut events = events.with_context(|| format!("cannot watch {}", watch.selector))?;
+    // Whoever waits to change something until it is seen can wait for this line.
+    output::note(format!("watching {} on {}", watch.selector, client.node()));
     let ended = tokio::select! {
         () = runtime::stop_signal() => None,
         ended = print(&mut events, &watch) => ended,
@@ -139,11 +141,8 @@ fn json_line(event: &Event) -> Option<String> {
 
 /// The field `value` of a line of JSON, and `encoding` beside it where it is needed.
 pub(super) fn json_value(topic_type: TopicType, bytes: Option<&[u8]>) -> String {
-    let mut text = value::to_json(topic_type, bytes);
-    // A JSON value may be written over several lines; a newline is never inside of a string.
-    if text.contains(['\n', '\r']) {
-        text = text.replace(['\n', '\r'], " ");
-    }
+    // It takes one line, however the value was written.
+    let text = value::to_json(topic_type, bytes);
     let encoding = match (topic_type, bytes) {
         (TopicType::Binary, Some(_)) => ",\"encoding\":\"base64\"",
         _ => "",
@@ -188,7 +187,7 @@ mod tests {
 
     #[test]
     fn values_take_one_line() {
-        assert_eq!(json_value(TopicType::Json, Some(b"{\n \"a\": 1}")), "\"value\":{  \"a\": 1}");
+        assert_eq!(json_value(TopicType::Json, Some(b"{\n \"a\": 1}")), "\"value\":{ \"a\": 1}");
         assert_eq!(
             json_value(TopicType::Binary, Some(b"\x00\x01")),
             "\"value\":\"AAE=\",\"encoding\":\"base64\""
