@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Libraries that talk more than they tell; a directive that names one wins over this.
-const QUIET: &str = "quinn=warn,quinn_proto=warn,quinn_udp=warn,openraft=warn,sled=warn,rustls=warn,\
+const QUIET: &str = "quinn=warn,quinn_proto=warn,quinn_udp=warn,openraft=error,sled=warn,rustls=warn,\
                      hyper=warn,h2=warn";
 /// An environment variable that wins over the configured filter.
 const FILTER_VARIABLE: &str = "QUORATE_LOG";
