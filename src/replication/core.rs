@@ -12,6 +12,7 @@ use super::applied::Applied;
 use super::consensus::state_store::Raft;
 use super::error::{ProposeError, Refusal};
 use super::handle::Member;
+use super::history::reader::History;
 use super::journal::Journal;
 use super::members::ask::{self, Answerer};
 use super::members::peers::Peers;
@@ -35,6 +36,7 @@ pub(super) struct Core {
     pub(super) raft: Raft,
     pub(super) applied: Applied,
     pub(super) journal: Journal,
+    pub(super) history: History,
     pub(super) pending: Arc<Pending>,
     pub(super) peers: Peers,
     pub(super) quorum: QuorumView,

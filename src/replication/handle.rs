@@ -8,12 +8,13 @@ use tokio::sync::{mpsc, watch};
 
 use super::core::Core;
 use super::error::{ProposeError, ReadError};
+use super::history::reader::JournalReader;
 use super::journal::Journal;
 use super::proposing::pending::SessionProposer;
 use super::status::{ClusterStatus, NodeState, Quorum};
 use super::upkeep::caretaker::Progress;
 use crate::domain::command::Command;
-use crate::domain::id::{ClusterId, Index, Lineage, NodeId, SessionId};
+use crate::domain::id::{ClusterId, Index, Lineage, NodeId, Position, SessionId};
 use crate::domain::machine::{Answered, Machine};
 use crate::domain::node_address::NodeAddress;
 use crate::domain::node_name::NodeName;
@@ -51,6 +52,18 @@ impl Replication {
     #[must_use]
     pub fn journal(&self) -> &Journal {
         &self.core.journal
+    }
+
+    /// A reader of the journal that goes on from disk where the ring has let go.
+    #[must_use]
+    pub fn journal_reader(&self) -> JournalReader {
+        self.core.history.reader()
+    }
+
+    /// Whether all events after `position` can be read, from memory or from disk.
+    #[must_use]
+    pub fn remembers(&self, position: Position) -> bool {
+        self.core.history.reaches(position)
     }
 
     /// Begins to take the commands of a session that this node hosts. Answers come on the

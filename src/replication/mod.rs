@@ -19,6 +19,7 @@ mod founding;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handle;
+mod history;
 mod journal;
 mod members;
 mod proposing;
@@ -31,6 +32,7 @@ mod upkeep;
 pub use error::{ProposeError, ReadError, Refusal, StartError};
 pub use founding::rules::{FOUNDERS_MAX, FoundingFault};
 pub use handle::{Member, Replication};
+pub use history::reader::JournalReader;
 pub use journal::{Block, Journal, RING_BYTES_DEFAULT, Read};
 pub use proposing::pending::{PERMITS, SessionProposer};
 pub use settings::{FoundingSettings, PeerSettings, ReplicationSettings, Retention, Timing};

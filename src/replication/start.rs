@@ -39,6 +39,7 @@ use super::founding::bootstrap::{Introduction, found, introduce, membership};
 use super::founding::directory::{Directory, random_number};
 use super::founding::rules::{Proposal, Standing};
 use super::handle::{Member, Replication};
+use super::history::reader::History;
 use super::journal::Journal;
 use super::members::ask::Answerer;
 use super::members::divergence::Comparison;
@@ -310,6 +311,13 @@ impl Assembly {
             raft: raft.clone(),
             applied: store.applied.clone(),
             journal: journal.clone(),
+            history: History::new(
+                journal.clone(),
+                self.store.log.clone(),
+                Arc::clone(&self.store.catalogue),
+                self.groups.consensus.clone(),
+                clock,
+            ),
             pending: Arc::clone(&pending),
             peers: peers.clone(),
             quorum: quorum.clone(),
@@ -357,6 +365,7 @@ impl Assembly {
         };
         group.spawn("proposer", proposer.run(group.stop_signal()));
         let snapshotter = Snapshotter {
+            history: core.history.clone(),
             raft,
             log: self.store.log.clone(),
             catalogue: Arc::clone(&self.store.catalogue),

@@ -10,6 +10,7 @@
 
 mod damage;
 mod founding;
+mod history;
 mod node;
 mod order;
 mod restart;

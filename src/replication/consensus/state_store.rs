@@ -25,6 +25,7 @@ use crate::replication::consensus::raft_types::{
     Entry, Kind, LogId, Snapshot, SnapshotMeta, StoredMembership, Types, log_id, parts,
 };
 use crate::replication::consensus::snapshot_transfer::SnapshotFile;
+use crate::replication::history::scratch::restore;
 use crate::replication::journal::{Block, Journal};
 use crate::replication::proposing::pending::Pending;
 use crate::supervisor::{Exit, ExitCode, Supervisor};
@@ -111,25 +112,7 @@ impl StateStore {
 
     fn load(&self, reader: &quorate_storage::snapshot::SnapshotReader) -> Result<(), io::Error> {
         let head = reader.head().clone();
-        let mut fault = None;
-        let records = reader.records().map_while(|record| match record {
-            Ok(record) => Some(record),
-            Err(error) => {
-                fault = Some(error);
-                None
-            }
-        });
-        let restored = Machine::from_records(records);
-        if let Some(error) = fault {
-            return Err(io::Error::other(error));
-        }
-        let machine = restored.map_err(io::Error::other)?;
-        if machine.hash() != head.state_hash || machine.applied() != head.index {
-            return Err(io::Error::other(format!(
-                "the snapshot at entry {} restores another state than it was made of",
-                head.index
-            )));
-        }
+        let machine = restore(reader)?;
         let membership = membership_of(&head).map_err(io::Error::other)?;
         self.applied.lock().replace(machine, Some(log_id(head.term, head.index)), membership);
         self.journal.reset(head.index);

@@ -11,14 +11,15 @@ use quorate_storage::{Log, RecordKind};
 
 use crate::clock::{Clock, milliseconds};
 use crate::replication::consensus::state_store::Raft;
+use crate::replication::history::reader::History;
 use crate::replication::settings::Retention;
 use crate::supervisor::{StopSignal, Supervisor};
 use crate::telemetry::event;
 
 /// How often the log's length is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Snapshots kept: the newest, and the one before it in case the newest is found damaged.
-const SNAPSHOTS_KEPT: usize = 2;
+/// Snapshots kept at least: the newest, and the one before it in case the newest is found damaged.
+const SNAPSHOTS_KEPT_MIN: usize = 2;
 /// Where an entry of commands has its wall time: behind version and log time.
 const WALL_TIME_AT: usize = 9;
 
@@ -30,6 +31,7 @@ pub(in crate::replication) struct Snapshotter {
     pub(in crate::replication) catalogue: Arc<Catalogue>,
     pub(in crate::replication) retention: Retention,
     pub(in crate::replication) clock: Clock,
+    pub(in crate::replication) history: History,
     pub(in crate::replication) supervisor: Supervisor,
 }
 
@@ -45,6 +47,7 @@ impl Snapshotter {
                 () = stop.stopped() => return,
                 _ = tick.tick() => {}
             }
+            self.history.forget_idle();
             let newest = self.catalogue.newest().map(|kept| kept.id.index);
             let applied = self
                 .raft
@@ -81,10 +84,14 @@ impl Snapshotter {
                 return;
             }
         }
-        if self.catalogue.list().len() > SNAPSHOTS_KEPT {
+        // Snapshots are kept as long as the log after them: from them it is applied again.
+        let first = self.log.first_index();
+        let list = self.catalogue.list();
+        let useful = list.iter().filter(|kept| kept.id.index.saturating_add(1) >= first).count();
+        let keep = useful.max(SNAPSHOTS_KEPT_MIN);
+        if list.len() > keep {
             let catalogue = Arc::clone(&self.catalogue);
-            let pruned =
-                self.supervisor.blocking("snapshot prune", move || catalogue.prune(SNAPSHOTS_KEPT));
+            let pruned = self.supervisor.blocking("snapshot prune", move || catalogue.prune(keep));
             if let Ok(Err(error)) = pruned.await {
                 tracing::warn!(event = event::SNAPSHOTS_NOT_PRUNED, %error, "old snapshots could not be removed");
             }
