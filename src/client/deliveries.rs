@@ -61,6 +61,8 @@ pub(super) struct Deliveries {
     lineage: Lineage,
     /// The newest event taken.
     newest: Position,
+    /// The last listener that was notified of it: several may be, by rising numbers.
+    newest_listener: Option<u32>,
     /// Every event up to here has been taken; none before the first event stream has begun.
     complete: Option<Position>,
     began: bool,
@@ -128,6 +130,7 @@ impl Deliveries {
             retain_values,
             lineage,
             newest: Position::START,
+            newest_listener: None,
             complete: from,
             began: false,
             topics: HashMap::new(),
@@ -218,6 +221,11 @@ impl Deliveries {
                 if !is_reset && !self.is_news(position, &event) {
                     return Ok(Taken::Done);
                 }
+                let listener = match &event {
+                    delivery::Event::Notified { listener, .. } => Some(*listener),
+                    _ if position > self.newest => None,
+                    _ => self.newest_listener,
+                };
                 let taken = match event {
                     delivery::Event::Value { topic, value } => {
                         if let Err(value) = self.value(position, topic, value)? {
@@ -229,6 +237,7 @@ impl Deliveries {
                     event => self.happened(position, event)?,
                 };
                 self.newest = position;
+                self.newest_listener = listener;
                 if last || is_reset {
                     self.complete = Some(position);
                 }
@@ -241,9 +250,12 @@ impl Deliveries {
     fn is_news(&self, position: Position, event: &delivery::Event) -> bool {
         let is_other = match event {
             delivery::Event::Subscribed { topic, .. } => !self.topics.contains_key(topic),
-            delivery::Event::Notified { change, .. } => {
-                matches!(change, NotifiedChange::Selected | NotifiedChange::Deselected)
-            }
+            delivery::Event::Notified { listener, change, .. } => match change {
+                NotifiedChange::Selected | NotifiedChange::Deselected => true,
+                NotifiedChange::Added | NotifiedChange::Removed => {
+                    self.newest_listener.is_none_or(|newest| *listener > newest)
+                }
+            },
             // A value's own check is its topic's version.
             delivery::Event::Value { .. }
             | delivery::Event::Unsubscribed { .. }

@@ -87,7 +87,7 @@ pub enum Next {
     /// Read the journal.
     Read(ReadOrder),
     /// Tell what belongs to a change of interest; its position has been reached.
-    Turn(Turn),
+    Turn(Box<Turn>),
 }
 
 /// An order to read the journal on behalf of a session that is behind.
@@ -219,7 +219,7 @@ impl SessionQueue {
                 {
                     self.version += 1;
                     self.interest = switch.interest;
-                    return Next::Turn(switch.turn);
+                    return Next::Turn(Box::new(switch.turn));
                 }
                 Next::Read(ReadOrder {
                     after: self.cursor,

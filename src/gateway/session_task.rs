@@ -309,10 +309,12 @@ impl Session {
                 self.put(&message);
                 return Ok(());
             }
-            Some(Note::FollowUp(follow_up)) if !matches!(outcome, Outcome::Rejected(_)) => {
-                if self.follow(origin.request, *index, follow_up) {
-                    return Ok(());
-                }
+            // The answer waits for the initial values.
+            Some(Note::FollowUp(follow_up))
+                if !matches!(outcome, Outcome::Rejected(_))
+                    && self.follow(origin.request, *index, follow_up) =>
+            {
+                return Ok(());
             }
             _ => {}
         }

@@ -16,6 +16,8 @@ mod consensus;
 mod core;
 mod error;
 mod founding;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod journal;
 mod members;

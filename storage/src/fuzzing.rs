@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use crate::append_log::{Completion, Log, LogOptions};
 use crate::disk::{Disk, SimulatedDisk};
 use crate::error::OpenError;
 use crate::format::{put_u32, put_u64, read_u8, read_u32, read_u64};
-use crate::group_commit::{Step, Writer};
+use crate::log::append_log::{Completion, Log, LogOptions};
+use crate::log::group_commit::{Step, Writer};
 use crate::record::{self, DURABLE_MARK_BYTES, ENTRY_HEAD_BYTES, FRAME_BYTES, Record, RecordKind};
 use crate::recovery::Tail;
 use crate::segment::{FOOTER_BYTES, HEADER_BYTES, SegmentHeader, file_name};

@@ -8,9 +8,11 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod damage;
 mod founding;
 mod node;
 mod order;
 mod restart;
 mod single;
 mod stage;
+mod upkeep;

@@ -224,6 +224,11 @@ pub(crate) struct Writer {
 impl Writer {
     /// Opens a session of this id.
     pub(crate) async fn open(node: &Replication, id: u64) -> Self {
+        Self::open_for(node, id, 60_000).await
+    }
+
+    /// Opens a session that outlives its host by so many milliseconds of log time.
+    pub(crate) async fn open_for(node: &Replication, id: u64, reconnect_timeout_ms: u64) -> Self {
         let session = SessionId(id);
         let open = Command::OpenSession(OpenSession {
             session,
@@ -231,7 +236,7 @@ impl Writer {
             principal: String::new(),
             roles: Vec::new(),
             properties: BTreeMap::new(),
-            reconnect_timeout_ms: 60_000,
+            reconnect_timeout_ms,
             host: node.member().id,
             incarnation: node.member().incarnation,
         });

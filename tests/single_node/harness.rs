@@ -26,23 +26,23 @@ use quorate_storage::disk::RealDisk;
 use tokio::sync::watch;
 
 /// The longest that any condition is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running node; its tasks end with the test's runtime.
-pub struct Node {
-    pub replication: Replication,
-    pub gateway: Gateway,
+pub(crate) struct Node {
+    pub(crate) replication: Replication,
+    pub(crate) gateway: Gateway,
     authority: Authority,
     _supervisor: Supervisor,
     _nodes: watch::Sender<Vec<quorate::protocol::handshake::NodeAddress>>,
     _dir: tempfile::TempDir,
 }
 
-pub async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("it happens in time")
 }
 
-pub fn path(text: &str) -> TopicPath {
+pub(crate) fn path(text: &str) -> TopicPath {
     TopicPath::parse(text).unwrap()
 }
 
@@ -52,7 +52,7 @@ fn loopback() -> SocketAddr {
 
 impl Node {
     /// A founded node that serves.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ca = make_ca("test").unwrap();
         let name = NodeName::parse("n1").unwrap();
@@ -95,20 +95,23 @@ impl Node {
         Self { replication, gateway, authority, _supervisor: supervisor, _nodes: nodes, _dir: dir }
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.gateway.local_address()
     }
 
     /// A client of the administrator.
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         self.client_with(|config| config).await
     }
 
-    pub async fn client_with(&self, change: impl FnOnce(ClientConfig) -> ClientConfig) -> Client {
+    pub(crate) async fn client_with(
+        &self,
+        change: impl FnOnce(ClientConfig) -> ClientConfig,
+    ) -> Client {
         self.try_client(change).await.unwrap()
     }
 
-    pub async fn try_client(
+    pub(crate) async fn try_client(
         &self,
         change: impl FnOnce(ClientConfig) -> ClientConfig,
     ) -> Result<Client, ConnectFailed> {
@@ -118,14 +121,14 @@ impl Node {
     }
 
     /// A connection without any protocol on it.
-    pub async fn connect(&self) -> Connection {
+    pub(crate) async fn connect(&self) -> Connection {
         let tls = ClientTls::for_client(&self.authority, None).unwrap();
         let endpoint = Endpoint::dial_only(loopback(), Edge::Client).unwrap();
         soon(endpoint.connect(self.address(), ANY_NODE, &tls, PATIENCE)).await.unwrap()
     }
 
     /// The administrator's first words.
-    pub fn hello(&self) -> Hello {
+    pub(crate) fn hello(&self) -> Hello {
         Hello {
             version: VERSION,
             client: "raw".to_owned(),

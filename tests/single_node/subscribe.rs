@@ -74,6 +74,7 @@ async fn topics_come_and_go() {
     let client = node.client().await;
     let mut events = client.subscribe("?.*//").await.unwrap();
     let mut notices = client.listen("?x/.*").await.unwrap();
+    let mut others = client.listen("?.*//").await.unwrap();
     until_current(&mut events).await;
     add(&client, &["x/1", "y"]).await;
     client.remove(">x/1").await.unwrap();
@@ -99,6 +100,10 @@ async fn topics_come_and_go() {
         });
     }
     assert_eq!(noticed, ["+x/1", "-x/1", "+x/1"]);
+    for wanted in ["x/1", "y", "x/1", "x/1"] {
+        let event = next(&mut others).await;
+        assert_eq!(event.topic().map(|topic| topic.path.as_str()), Some(wanted), "{event:?}");
+    }
     client.close().await;
 }
 

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
 use crate::cli::failure::Failure;
@@ -73,7 +73,9 @@ impl Stage {
         let profile = ProfileArguments::of(cluster.profile());
         let mut stage = Self { profile, cluster: Some(cluster), dir: Some(dir.to_owned()) };
         stage.start_nodes()?;
-        stage.wait_ready().await?;
+        if let Some(cluster) = &mut stage.cluster {
+            cluster.wait_ready(READY_TIMEOUT).await?;
+        }
         Ok(stage)
     }
 
@@ -96,15 +98,6 @@ impl Stage {
             cluster.kill(node).await?;
         }
         Ok(())
-    }
-
-    /// Waits until all nodes of a scratch cluster are ready.
-    ///
-    /// # Errors
-    /// When they are not in time, or one has ended.
-    async fn wait_ready(&mut self) -> anyhow::Result<()> {
-        let Some(cluster) = &mut self.cluster else { return Ok(()) };
-        cluster.wait_ready(READY_TIMEOUT).await
     }
 
     /// Runs a future to its end while the nodes of a scratch cluster live.

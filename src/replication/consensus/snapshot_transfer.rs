@@ -129,7 +129,7 @@ async fn expect_frame(receiver: &mut FrameReceiver, kind: u8) -> Option<Bytes> {
     (frame.kind == kind).then_some(frame.body)
 }
 
-fn offer_bytes(vote: &Vote, file: &SnapshotFile) -> Bytes {
+pub(in crate::replication) fn offer_bytes(vote: &Vote, file: &SnapshotFile) -> Bytes {
     let mut buffer = BytesMut::with_capacity(50);
     put_vote(&mut buffer, vote);
     buffer.put_u64_le(file.id.index);
@@ -139,7 +139,9 @@ fn offer_bytes(vote: &Vote, file: &SnapshotFile) -> Bytes {
     buffer.freeze()
 }
 
-fn take_offer(mut buffer: Bytes) -> Result<(Vote, SnapshotFile), CodecError> {
+pub(in crate::replication) fn take_offer(
+    mut buffer: Bytes,
+) -> Result<(Vote, SnapshotFile), CodecError> {
     let vote = take_vote(&mut buffer)?;
     need(&buffer, 32, "snapshot offer")?;
     let index = buffer.get_u64_le();

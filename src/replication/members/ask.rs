@@ -132,7 +132,7 @@ const STATES: [NodeState; 10] = [
 ];
 const ROLES: [Role; 4] = [Role::Leader, Role::Follower, Role::Candidate, Role::Learner];
 
-fn report_bytes(report: &NodeReport) -> Bytes {
+pub(in crate::replication) fn report_bytes(report: &NodeReport) -> Bytes {
     let state = STATES.iter().position(|state| *state == report.state).unwrap_or(0);
     let role = ROLES.iter().position(|role| *role == report.role).unwrap_or(0);
     let mut buffer = BytesMut::with_capacity(43);
@@ -151,7 +151,7 @@ fn report_bytes(report: &NodeReport) -> Bytes {
     buffer.freeze()
 }
 
-fn take_report(mut buffer: Bytes) -> Result<NodeReport, CodecError> {
+pub(in crate::replication) fn take_report(mut buffer: Bytes) -> Result<NodeReport, CodecError> {
     need(&buffer, 43, "report")?;
     let version = buffer.get_u8();
     if version != REPORT_VERSION {

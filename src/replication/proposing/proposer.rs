@@ -278,7 +278,7 @@ fn queue_commands(
 }
 
 /// `count u32 · command*`, each as in an entry's payload.
-fn commands_bytes(batch: &[Proposal]) -> Bytes {
+pub(in crate::replication) fn commands_bytes(batch: &[Proposal]) -> Bytes {
     let bytes: usize = batch.iter().map(|one| ORIGIN_BYTES + one.command.len()).sum();
     let mut buffer = BytesMut::with_capacity(4 + bytes);
     buffer.put_u32_le(batch.len() as u32);
@@ -288,7 +288,9 @@ fn commands_bytes(batch: &[Proposal]) -> Bytes {
     buffer.freeze()
 }
 
-fn take_commands(mut bytes: Bytes) -> Result<Vec<Proposal>, PayloadError> {
+pub(in crate::replication) fn take_commands(
+    mut bytes: Bytes,
+) -> Result<Vec<Proposal>, PayloadError> {
     if bytes.len() < 4 {
         return Err(PayloadError::Short { at: bytes.len() });
     }

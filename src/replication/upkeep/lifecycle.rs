@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::async_runtime::WatchReceiver;
 use quorate_storage::append_log::LogState;
 use tokio::sync::broadcast;
 
@@ -131,6 +132,14 @@ impl Lifecycle {
         // From here on the one who stops the node sets state and door.
         if matches!(*self.core.state.borrow(), NodeState::Draining | NodeState::Stopped) {
             return;
+        }
+        if let Err(fault) = &self.core.raft.metrics().borrow_watched().running_state {
+            // A poisoned log, a panic in apply: whoever saw it first has said more; the first
+            // request stands.
+            self.supervisor.request_exit(Exit {
+                code: ExitCode::POISONED,
+                reason: format!("consensus has stopped: {fault}"),
+            });
         }
         let log = match self.core.log.state() {
             LogState::Writable => LogFact::Writable,

@@ -101,17 +101,21 @@ impl QuorumWatch {
     pub(in crate::replication) async fn run(self, mut stop: StopSignal) {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // A node that stops leading has not heard the next leader yet: what it knew goes on.
+        let mut newest = None;
         loop {
             tokio::select! {
                 () = stop.stopped() => return,
-                _ = tick.tick() => self.look(),
+                _ = tick.tick() => {
+                    let now = self.clock.now();
+                    newest = newest.max(self.newest_sign(now));
+                    self.look(now, newest);
+                }
             }
         }
     }
 
-    fn look(&self) {
-        let now = self.clock.now();
-        let sign = self.newest_sign(now);
+    fn look(&self, now: Instant, sign: Option<Instant>) {
         if let Some(sign) = sign {
             self.view.set_quorate_until(sign + self.lease);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use openraft::async_runtime::WatchReceiver;
-use quorate_storage::append_log::SegmentSummary;
+use quorate_storage::log::append_log::SegmentSummary;
 use quorate_storage::snapshot::Catalogue;
 use quorate_storage::{Log, RecordKind};
 

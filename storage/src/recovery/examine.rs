@@ -2,16 +2,16 @@
 
 use super::replay::Replay;
 use super::{LastSegment, Opening, Stop};
-use crate::append_log::SegmentSummary;
 use crate::disk::{NamedFile, OpenMode};
 use crate::error::{DiskFault, OpenError};
-use crate::hard_state::NumberedState;
-use crate::log_state::Segment;
+use crate::log::append_log::SegmentSummary;
+use crate::log::hard_state::NumberedState;
+use crate::log::log_state::Segment;
+use crate::log::visible::End;
 use crate::record::{Damage, RecordKind};
 use crate::segment::{
     FOOTER_BYTES, Footer, HEADER_BYTES, Located, ScanFault, Scanner, SegmentHeader, file_name,
 };
-use crate::visible::End;
 
 /// A place between two records, and what stands before it.
 #[derive(Debug, Clone)]

@@ -21,18 +21,18 @@ mod settle;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::append_log::{LogOptions, LogState};
 use crate::disk::{Disk, Folder, OpenMode};
 use crate::error::{DiskFault, OpenError};
-use crate::group_commit::{Writer, WriterStart, segment_of};
-use crate::hard_state::{FoundState, HardStateFile, NumberedState};
-use crate::log_state::{Queue, Segment, Shared, SharedLog, State};
+use crate::log::append_log::{LogOptions, LogState};
+use crate::log::group_commit::{Writer, WriterStart, segment_of};
+use crate::log::hard_state::{FoundState, HardStateFile, NumberedState};
+use crate::log::log_state::{Queue, Segment, Shared, SharedLog, State};
+use crate::log::standing::{Bound, Standing, StandingFile};
+use crate::log::visible::{End, Visible};
 use crate::record::{Damage, chain_seed};
 use crate::segment::{
     ActiveSegment, Carried, Head, SegmentHeader, file_name, id_of, id_of_new, new_file_name,
 };
-use crate::standing::{Bound, Standing, StandingFile};
-use crate::visible::{End, Visible};
 use replay::Replay;
 
 /// Something that was proven to be on disk is damaged or missing. It is never cut away.

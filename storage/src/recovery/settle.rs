@@ -3,15 +3,15 @@
 use super::examine::{Examined, Milestone, footer_at};
 use super::replay::Replay;
 use super::{Cut, LastSegment, Opening, Standing, newer};
-use crate::append_log::SegmentSummary;
 use crate::disk::{Folder, NamedFile};
 use crate::error::{DiskFault, OpenError};
-use crate::hard_state::NumberedState;
-use crate::log_state::Segment;
+use crate::log::append_log::SegmentSummary;
+use crate::log::hard_state::NumberedState;
+use crate::log::log_state::Segment;
+use crate::log::twin_file::QUARANTINE;
 use crate::segment::{
     ActiveSegment, Carried, FOOTER_BYTES, Head, Scanner, SegmentHeader, file_name,
 };
-use crate::twin_file::QUARANTINE;
 
 impl Opening {
     /// Settles the last segment and answers with the one that is written from now on.

@@ -14,8 +14,8 @@
 use crate::disk::Folder;
 use crate::error::{DiskFault, OpenError};
 use crate::format::{read_u8, read_u64};
+use crate::log::twin_file::TwinFile;
 use crate::recovery::Cut;
-use crate::twin_file::TwinFile;
 
 const NAME: &str = "standing";
 

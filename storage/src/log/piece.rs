@@ -1,11 +1,11 @@
 //! Reading entries back from segment files.
 
 use crate::error::ReadError;
-use crate::log_state::{SegmentHandle, State};
-use crate::points::Extent;
+use crate::log::log_state::{SegmentHandle, State};
+use crate::log::points::Extent;
+use crate::log::visible::Visible;
 use crate::record::{Damage, Position};
 use crate::segment::{Located, ScanFault, Scanner};
-use crate::visible::Visible;
 
 /// Read at a time where the end of a piece is not known.
 const LAST_PIECE_BYTES: usize = 64 << 10;

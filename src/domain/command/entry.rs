@@ -11,8 +11,8 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::id::SessionId;
-use super::limits;
+use crate::domain::id::SessionId;
+use crate::domain::limits;
 
 /// The only version there is.
 pub const VERSION: u8 = 1;

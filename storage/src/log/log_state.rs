@@ -6,14 +6,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::append_log::{Completion, LogOptions, LogState, SealListener, SegmentSummary};
 use crate::disk::{Folder, NamedFile};
 use crate::error::{DiskFault, LogError, ReadError};
-use crate::hard_state::NumberedState;
-use crate::poison::Poisoned;
+use crate::log::append_log::{Completion, LogOptions, LogState, SealListener, SegmentSummary};
+use crate::log::hard_state::NumberedState;
+use crate::log::poison::Poisoned;
+use crate::log::standing::{Bound, StandingFile};
+use crate::log::visible::Visible;
 use crate::record::Frame;
-use crate::standing::{Bound, StandingFile};
-use crate::visible::Visible;
 
 /// Shared between the handles and the writer.
 pub(crate) struct Shared {

@@ -7,9 +7,9 @@
 use std::collections::VecDeque;
 
 use crate::error::ReadError;
-use crate::points::Points;
+use crate::log::points::Points;
+use crate::log::standing::Bound;
 use crate::record::{Position, Record};
-use crate::standing::Bound;
 
 /// The end of the log: what the next entry must follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

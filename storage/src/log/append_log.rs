@@ -12,16 +12,16 @@ use bytes::Bytes;
 
 use crate::disk::Disk;
 use crate::error::{DiskFault, LogError, OpenError, ReadError};
-use crate::group_commit::Writer;
-use crate::hard_state::{NumberedState, STATE_BYTES_MAX};
-use crate::log_state::{Queued, SharedLog, State, Work};
-use crate::piece::{Piece, advance, damaged};
-use crate::poison::Poisoned;
+use crate::log::group_commit::Writer;
+use crate::log::hard_state::{NumberedState, STATE_BYTES_MAX};
+use crate::log::log_state::{Queued, SharedLog, State, Work};
+use crate::log::piece::{Piece, advance, damaged};
+use crate::log::poison::Poisoned;
+use crate::log::standing::Bound;
+use crate::log::visible::End;
 use crate::record::{Damage, Frame, PAYLOAD_BYTES_MAX, Position, Record, RecordKind, chain_seed};
 use crate::recovery::{self, OpenReport};
 use crate::segment::{Located, Scanner, file_name};
-use crate::standing::Bound;
-use crate::visible::End;
 
 /// Runs once on the writer's thread: with `Ok` when the change is durable, with the poison when it
 /// never will be. Completions run in the order of the calls; they must not block.

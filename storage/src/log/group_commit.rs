@@ -8,18 +8,18 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use crate::append_log::{LogState, SegmentSummary};
 use crate::disk::NamedFile;
 use crate::error::{DiskFault, DiskOperation};
 use crate::format::read_u64;
-use crate::hard_state::{HardStateFile, NumberedState};
-use crate::log_state::{Queued, Segment, Shared, SharedLog, Work};
-use crate::poison::Poisoned;
+use crate::log::append_log::{LogState, SegmentSummary};
+use crate::log::hard_state::{HardStateFile, NumberedState};
+use crate::log::log_state::{Queued, Segment, Shared, SharedLog, Work};
+use crate::log::poison::Poisoned;
+use crate::log::standing::Bound;
+use crate::log::visible::End;
 use crate::record::{DURABLE_MARK_BYTES, Frame, Position, RecordKind, write_durable_mark};
 use crate::recovery::with_purged;
 use crate::segment::{ActiveSegment, Carried, FOOTER_BYTES, Head, SegmentHeader, file_name};
-use crate::standing::Bound;
-use crate::visible::End;
 
 /// What a [`Writer::step`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]

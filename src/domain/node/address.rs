@@ -1,7 +1,7 @@
 //! Where a node is found.
 
+use core::net::{IpAddr, SocketAddr};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl NodeAddress {
         let port_good = port.bytes().all(|byte| byte.is_ascii_digit())
             && port.parse::<u16>().is_ok_and(|port| port != 0);
         let host_good = match host.strip_prefix('[') {
-            Some(rest) => rest.strip_suffix(']')?.parse::<std::net::Ipv6Addr>().is_ok(),
+            Some(rest) => rest.strip_suffix(']')?.parse::<core::net::Ipv6Addr>().is_ok(),
             None => {
                 let label = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
                 !host.is_empty() && host.bytes().all(label)
