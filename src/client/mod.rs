@@ -280,7 +280,7 @@ async fn open(dialer: &Dialer, config: &ClientConfig) -> Result<driver::Welcomed
             return Err(ConnectFailed::Refused { address, code: *code, text });
         }
         let hopeless = failures.iter().all(AttemptFailed::is_final);
-        let last = driver::newest(failures);
+        let last = driver::most_telling(failures);
         if hopeless {
             return Err(ConnectFailed::Unreachable { last });
         }

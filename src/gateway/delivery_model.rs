@@ -510,6 +510,35 @@ fn a_waiting_value_of_an_always_topic_is_replaced() {
 }
 
 #[test]
+fn a_replay_announces_a_topic_that_is_gone_by_now_once() {
+    let mut world = World::new();
+    world.take(&Step::Add { path: 1, conflation: 0 });
+    world.take(&Step::Select { session: 2, selector: 0, select: true });
+    let hearer = world.hearers.get_mut(&2).unwrap();
+    hearer.cursor = JournalCursor::replaying_until(Position::end_of_entry(world.entry + 5));
+    // One whose addition is replayed, and one that was there before.
+    world.take(&Step::Add { path: 0, conflation: 0 });
+    for path in [0, 1, 0] {
+        world.take(&Step::Update { path });
+    }
+    for path in [0, 1] {
+        world.take(&Step::Remove { path });
+    }
+    let added = world.blocks.iter().flat_map(|block| &block.events).filter_map(|event| {
+        let Effect::TopicAdded(topic) = &event.effect else { return None };
+        Some(topic.id)
+    });
+    let added: Vec<TopicId> = added.collect();
+    world.settle();
+    for topic in added {
+        let heard = world.hearers[&2].heard.iter();
+        let subscribed =
+            heard.filter(|heard| matches!(heard, Heard::Subscribed(of, _) if *of == topic));
+        assert_eq!(subscribed.count(), 1, "topic {topic}");
+    }
+}
+
+#[test]
 fn a_session_too_slow_for_a_topic_is_unsubscribed_until_it_selects_again() {
     let mut world = World::new();
     world.take(&Step::Add { path: 0, conflation: 3 });

@@ -389,7 +389,7 @@ async fn authenticate(
         Credentials::Anonymous if configuration.anonymous() => Ok(String::new()),
         Credentials::Anonymous => {
             metrics::authentication_failed("anonymous");
-            let text = "anonymous sessions are not allowed";
+            let text = "give a principal and its password";
             Err(NotOpened::new(ErrorCode::AnonymousRefused, text))
         }
         Credentials::Password { principal, password } => {
@@ -402,14 +402,14 @@ async fn authenticate(
                 }
                 password::Verdict::Wrong => {
                     metrics::authentication_failed("password");
+                    let principal: String = principal.chars().take(64).collect();
                     tracing::warn!(
                         event = event::AUTHENTICATION_FAILED,
-                        principal = principal.chars().take(64).collect::<String>(),
+                        principal,
                         %remote,
                         "credentials were refused"
                     );
-                    let text = "the principal or the password is wrong";
-                    Err(NotOpened::new(ErrorCode::BadCredentials, text))
+                    Err(NotOpened::new(ErrorCode::BadCredentials, format!("for {principal:?}")))
                 }
             }
         }

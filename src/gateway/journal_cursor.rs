@@ -93,6 +93,10 @@ impl JournalCursor {
         if !self.wants(order, topic) || progress.unsubscribed.contains(&topic.id) {
             return;
         }
+        if self.announce_until.is_some() && matches!(event.effect, Effect::TopicAdded(_)) {
+            // Its addition announces it; a second announcement before its first value would be news.
+            self.announced.insert(topic.id);
+        }
         if matches!(event.effect, Effect::Value { .. }) {
             if event.position > order.conflate_after {
                 match topic.specification.conflation() {

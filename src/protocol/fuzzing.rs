@@ -52,11 +52,12 @@ pub fn bulk_frames(bytes: &[u8]) {
 /// A peer's hellos.
 pub fn peer_frames(bytes: &[u8]) {
     each_frame(bytes, |kind, body| {
-        if kind == peer_message::HELLO {
-            if let Ok(hello) = Hello::decode(&body) {
-                let again = Hello::decode(&hello.encode());
-                assert_eq!(again.as_ref(), Ok(&hello), "what decodes must survive a round trip");
-            }
+        if kind != peer_message::HELLO {
+            return;
+        }
+        if let Ok(hello) = Hello::decode(&body) {
+            let again = Hello::decode(&hello.encode());
+            assert_eq!(again.as_ref(), Ok(&hello), "what decodes must survive a round trip");
         }
     });
 }

@@ -1,6 +1,7 @@
 //! A cluster of child processes on loopback: its directory, its processes, their deaths.
 //!
 //! ```text
+//! DIR/lock                held by the process that runs the nodes
 //! DIR/cluster.json        how many nodes, from which port: checked when the directory continues
 //! DIR/ca.pem, ca.key      the authority made for this directory
 //! DIR/admin.password      the generated administrator's password
@@ -98,13 +99,16 @@ pub(in crate::cli) struct LocalCluster {
     /// Nodes to start again, and when; in order of time.
     restarts: VecDeque<(usize, Instant)>,
     clock: Clock,
+    /// Held as long as the value lives.
+    _lock: fs::File,
 }
 
 impl LocalCluster {
     /// Makes the directory, or continues one that was made for the same plan.
     ///
     /// # Errors
-    /// When it was made for another plan, cannot be written, or the plan is not a legal cluster.
+    /// When it was made for another plan, is in use, cannot be written, or the plan is not a legal
+    /// cluster.
     pub(in crate::cli) fn prepare(dir: &Path, plan: Plan) -> anyhow::Result<Self> {
         if plan.nodes == 2 || plan.nodes > 7 {
             return Err(Failure::usage(format!(
@@ -122,6 +126,7 @@ impl LocalCluster {
         }
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let dir = fs::canonicalize(dir)?;
+        let lock = locked(&dir)?;
         let nodes: Vec<NodePlace> = (0..plan.nodes).map(|k| place(&dir, plan, k)).collect();
         let record = dir.join("cluster.json");
         match fs::read(&record) {
@@ -148,7 +153,7 @@ impl LocalCluster {
         }
         let children = nodes.iter().map(|_| None).collect();
         let clock = Clock::system();
-        Ok(Self { dir, nodes, children, restarts: VecDeque::new(), clock })
+        Ok(Self { dir, nodes, children, restarts: VecDeque::new(), clock, _lock: lock })
     }
 
     /// Where the nodes live and listen.
@@ -283,6 +288,23 @@ impl LocalCluster {
     }
 }
 
+/// Two that start the same nodes would each take the other's for dead, and start them for ever.
+fn locked(dir: &Path) -> anyhow::Result<fs::File> {
+    let path = dir.join("lock");
+    let lock =
+        fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => anyhow::bail!(
+            "another process runs the cluster in {}; end it, or give another --dir",
+            dir.display()
+        ),
+        Err(fs::TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}
+
 fn place(dir: &Path, plan: Plan, k: u16) -> NodePlace {
     let name = format!("n{}", k + 1);
     let at = |offset| {
@@ -398,6 +420,9 @@ mod tests {
         let cluster = LocalCluster::prepare(dir.path(), plan).unwrap();
         assert_eq!(cluster.nodes()[2].peer.to_string(), "127.0.0.1:7421");
         let password = fs::read(dir.path().join("admin.password")).unwrap();
+        let second = LocalCluster::prepare(dir.path(), plan);
+        assert!(second.err().unwrap().to_string().contains("another process"));
+        drop(cluster);
         LocalCluster::prepare(dir.path(), plan).unwrap();
         assert_eq!(fs::read(dir.path().join("admin.password")).unwrap(), password);
         let other = LocalCluster::prepare(dir.path(), Plan { nodes: 5, ..plan });

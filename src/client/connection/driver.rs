@@ -149,7 +149,7 @@ async fn reconnect(shared: &Shared, dialer: &Dialer, lost: &str) -> Result<Welco
                 match round(dialer, &shared.config, &Purpose::Resume(shared), &addresses).await {
                     Ok(welcomed) => return Ok(welcomed),
                     Err(RoundFailed::Over(ended)) => return Err(ended),
-                    Err(RoundFailed::All(failures)) => newest(failures),
+                    Err(RoundFailed::All(failures)) => most_telling(failures),
                 };
             let pause = backoff.next();
             if shared.clock.now() + pause >= deadline {
@@ -165,8 +165,13 @@ async fn reconnect(shared: &Shared, dialer: &Dialer, lost: &str) -> Result<Welco
     }
 }
 
-pub(in crate::client) fn newest(mut failures: Vec<AttemptFailed>) -> AttemptFailed {
-    failures.pop().unwrap_or_else(|| AttemptFailed::NoSuchHost { address: String::new() })
+/// The failure of a round that tells most: a node's own words before silence, else the last one.
+pub(in crate::client) fn most_telling(mut failures: Vec<AttemptFailed>) -> AttemptFailed {
+    let refused = failures.iter().rposition(|failure| failure.code().is_some());
+    refused
+        .map(|place| failures.swap_remove(place))
+        .or_else(|| failures.pop())
+        .unwrap_or_else(|| AttemptFailed::NoSuchHost { address: String::new() })
 }
 
 /// All known addresses, from the one after `current` on; `current` itself last, or left out.
@@ -274,6 +279,20 @@ fn over(failure: &AttemptFailed, purpose: &Purpose<'_>) -> Option<SessionEnded> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_nodes_own_words_tell_more_than_silence() {
+        let silent = |address: &str| AttemptFailed::NoWelcome { address: address.to_owned() };
+        let refused = AttemptFailed::Refused {
+            address: "n1:7400".to_owned(),
+            code: ErrorCode::Inquorate,
+            text: String::new(),
+            retry_ms: Some(500),
+        };
+        let round = vec![silent("n2:7400"), refused.clone(), silent("n3:7400")];
+        assert_eq!(most_telling(round), refused);
+        assert_eq!(most_telling(vec![silent("n2:7400"), silent("n3:7400")]), silent("n3:7400"));
+    }
 
     #[test]
     fn backoff_doubles_within_its_bounds() {
