@@ -240,7 +240,8 @@ mod tests {
         assert_eq!(line["disk_bytes_per_op"], 512.0);
         assert_eq!(line["server_rss_bytes"], json!([40_000_000, 41_000_000]));
         // The histogram keeps three significant digits.
-        let near = |value: &Value, wanted: f64| (value.as_f64().unwrap() / wanted - 1.0).abs() < 0.002;
+        let near =
+            |value: &Value, wanted: f64| (value.as_f64().unwrap() / wanted - 1.0).abs() < 0.002;
         assert!(near(&line["latency_ms"]["p50"], 5.0), "{line}");
         assert!(near(&line["latency_ms"]["max"], 10.0), "{line}");
     }
