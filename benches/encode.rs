@@ -1,5 +1,5 @@
 //! Event encoding and fan-out: what one block of updates costs a node with many subscribers.
-#![expect(clippy::unwrap_used, missing_docs, reason = "a benchmark fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -17,13 +17,14 @@ use super::turn::Turn;
 use crate::domain::command::{Command, OpenSession, TypedValue};
 use crate::domain::effect::{Effect, Event};
 use crate::domain::entry::{Origin, Payload, Proposal};
-use crate::domain::id::{NodeId, Position, SessionId, TopicId};
+use crate::domain::id::{Lineage, NodeId, Position, SessionId, TopicId};
 use crate::domain::machine::Machine;
 use crate::domain::outcome::Outcome;
 use crate::domain::topic::path::TopicPath;
 use crate::domain::topic::specification::{Conflation, Specification, TopicType};
 use crate::protocol::delivery::{self, EventMessage};
 use crate::protocol::frame::take_payload;
+use crate::protocol::handshake::ResetReason;
 use crate::replication::Block;
 
 /// A small bound, so that random schedules reach it.
@@ -41,6 +42,7 @@ enum Step {
     Add { path: usize, conflation: usize },
     Remove { path: usize },
     Select { session: u64, selector: usize, select: bool },
+    StartOver { session: u64 },
     FanOut,
     Write { session: u64 },
 }
@@ -56,6 +58,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => path.prop_map(|path| Step::Remove { path }),
         2 => (session.clone(), 0..SELECTORS.len(), any::<bool>())
             .prop_map(|(session, selector, select)| Step::Select { session, selector, select }),
+        1 => session.clone().prop_map(|session| Step::StartOver { session }),
         18 => Just(Step::FanOut),
         30 => session.prop_map(|session| Step::Write { session }),
     ]
@@ -88,6 +91,8 @@ struct Hearer {
     /// After the end of this entry it wants this.
     cuts: Vec<(u64, Arc<Interest>)>,
     requests: u64,
+    /// How many times initial values must be announced.
+    announcements: usize,
 }
 
 struct World {
@@ -129,6 +134,7 @@ impl World {
                 heard: Vec::new(),
                 cuts: vec![(world.entry, Arc::default())],
                 requests: 0,
+                announcements: 0,
             };
             world.hearers.insert(session, hearer);
         }
@@ -185,6 +191,7 @@ impl World {
                 self.apply(vec![(origin, command)]);
             }
             Step::Select { session, selector, select } => self.select(session, selector, select),
+            Step::StartOver { session } => self.start_over(session),
             Step::FanOut => self.fan_out(),
             Step::Write { session } => self.write(session),
         }
@@ -224,6 +231,28 @@ impl World {
         assert!(queue.switch(self.entry, Arc::clone(&after), turn));
         drop(queue);
         hearer.cuts.push((self.entry, after));
+        hearer.announcements += 1;
+    }
+
+    /// The events after the cursor are gone, so the session begins with the present.
+    fn start_over(&mut self, session: u64) {
+        let record = self.machine.session(SessionId(session)).unwrap();
+        let interest = Arc::new(Interest::of(record));
+        let hearer = self.hearers.get_mut(&session).unwrap();
+        self.fanout.leave(&hearer.outbox);
+        let here = Position::end_of_entry(self.entry);
+        let mut queue = hearer.outbox.lock();
+        let dropped = queue.restart(here, Arc::clone(&interest), here);
+        let mut initial: Vec<_> = dropped.into_iter().flat_map(Turn::into_initial).collect();
+        initial.push((0, 9));
+        let view = self.machine.clone();
+        let reason = ResetReason::Purged;
+        let turn = Turn::reset(view, Arc::clone(&interest), reason, Lineage(1), &initial);
+        queue.turn_now(Arc::clone(&interest), turn);
+        drop(queue);
+        hearer.heard.clear();
+        hearer.cuts = vec![(self.entry, interest)];
+        hearer.announcements = initial.len();
     }
 
     fn fan_out(&mut self) {
@@ -372,7 +401,7 @@ fn check(world: &World, session: u64) {
     let positions: Vec<_> = hearer.heard.iter().filter_map(position).collect();
     assert!(positions.is_sorted(), "positions fall: {positions:?}");
     let initial = hearer.heard.iter().filter(|heard| matches!(heard, Heard::Initial(_))).count();
-    assert_eq!(initial, hearer.cuts.len() - 1, "one announcement per selection");
+    assert_eq!(initial, hearer.announcements, "one announcement per selection and start");
 
     let events: Vec<_> = hearer
         .heard
