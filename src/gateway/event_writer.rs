@@ -146,8 +146,10 @@ impl EventWriter {
     ) -> Result<(), SendError> {
         if order.may_join {
             let joined = self.hosting.fanout().join(&self.outbox, order, applied);
-            if joined == Joined::ReadOn {
-                tokio::task::yield_now().await;
+            match joined {
+                Joined::Live => self.cursor.rest(),
+                Joined::ReadOn => tokio::task::yield_now().await,
+                Joined::Overtaken => {}
             }
             return Ok(());
         }

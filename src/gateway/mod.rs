@@ -43,7 +43,7 @@ mod journal_cursor;
 mod listener;
 pub mod outbox;
 pub mod outgoing;
-pub mod password;
+mod password;
 mod pressure;
 mod reads;
 mod registry;

@@ -331,6 +331,9 @@ impl Session {
     /// Follows a change of what the session hears of; true if the answer waits for initial values.
     fn follow(&mut self, request: u64, index: Index, follow_up: FollowUp) -> bool {
         let begin = self.writer.is_none();
+        if begin && follow_up == FollowUp::Changed && !self.subscriber.will_hear() {
+            return false;
+        }
         let past = if begin { self.past.take() } else { None };
         let announced = (follow_up == FollowUp::Selected).then_some(request);
         let order = self.subscriber.change(announced, begin, past);
