@@ -46,6 +46,9 @@ use crate::transport::{BindError, Endpoint, EndpointLimits, ResetKey, TlsError};
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a task has to end after its signal.
 const TASK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a directory that another process holds is waited for, and how often it is looked at.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 /// How often addresses and health are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What `/status` may take to ask the other members.
@@ -138,7 +141,7 @@ impl Node {
     ) -> Result<Self, NodeError> {
         let clock = Clock::system();
         let supervisor = Supervisor::new("node");
-        let directory = LockedDirectory::take(&settings.dir)?;
+        let directory = LockedDirectory::take(&settings.dir, clock).await?;
         for warning in &settings.warnings {
             tracing::warn!(event = event::SETTING_DOUBTFUL, warning, "setting");
         }
@@ -436,16 +439,24 @@ struct LockedDirectory {
 }
 
 impl LockedDirectory {
-    fn take(dir: &Path) -> Result<Self, NodeError> {
+    /// Takes the directory. A process that was killed a moment ago may still hold it: its end is
+    /// waited for a little.
+    async fn take(dir: &Path, clock: Clock) -> Result<Self, NodeError> {
         std::fs::create_dir_all(dir).map_err(|source| file_error(dir, source))?;
         let path = dir.join("lock");
         let lock = File::create(&path).map_err(|source| file_error(&path, source))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(NodeError::DirectoryInUse { dir: dir.to_owned() });
+        let give_up = clock.now() + LOCK_PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if clock.now() < give_up => {
+                    tokio::time::sleep(LOCK_INTERVAL).await;
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(NodeError::DirectoryInUse { dir: dir.to_owned() });
+                }
+                Err(TryLockError::Error(source)) => return Err(file_error(&path, source)),
             }
-            Err(TryLockError::Error(source)) => return Err(file_error(&path, source)),
         }
         let directory = Self { dir: dir.to_owned(), _lock: lock };
         directory.write("pid", &format!("{}\n", std::process::id()))?;
@@ -490,24 +501,24 @@ fn file_error(path: &Path, source: io::Error) -> NodeError {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_directory_is_held_by_one_process_and_says_which() {
+    #[tokio::test(start_paused = true)]
+    async fn a_directory_is_held_by_one_process_and_says_which() {
         let dir = tempfile::tempdir().unwrap();
-        let held = LockedDirectory::take(dir.path()).unwrap();
+        let held = LockedDirectory::take(dir.path(), Clock::system()).await.unwrap();
         let pid = std::fs::read_to_string(dir.path().join("pid")).unwrap();
         assert_eq!(pid.trim(), std::process::id().to_string());
-        let second = LockedDirectory::take(dir.path());
+        let second = LockedDirectory::take(dir.path(), Clock::system()).await;
         assert!(matches!(second, Err(NodeError::DirectoryInUse { .. })));
         held.leave();
         assert!(!dir.path().join("pid").exists());
         drop(held);
-        LockedDirectory::take(dir.path()).unwrap();
+        LockedDirectory::take(dir.path(), Clock::system()).await.unwrap();
     }
 
-    #[test]
-    fn ports_are_reported_as_json() {
+    #[tokio::test]
+    async fn ports_are_reported_as_json() {
         let dir = tempfile::tempdir().unwrap();
-        let held = LockedDirectory::take(dir.path()).unwrap();
+        let held = LockedDirectory::take(dir.path(), Clock::system()).await.unwrap();
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let doors = Doors { client: address(1), peer: address(2), http: address(3) };
         held.write_ports(&doors).unwrap();

@@ -148,7 +148,7 @@ pub enum RequestError {
         request: u64,
     },
     /// The session ended before the answer came; whether the command was applied is not known.
-    #[error("the session ended before request {request} was answered; its outcome is unknown")]
+    #[error("request {request} was not answered, its outcome is unknown: {reason}")]
     SessionEndedMeanwhile {
         /// The command's request number.
         request: u64,

@@ -7,14 +7,14 @@ use super::harness::{Cluster, Workload, say, wait};
 #[test]
 fn nothing_is_lost_or_doubled_when_leaders_die() {
     let dir = tempfile::tempdir().unwrap();
-    let workload = Workload::flights(dir.path(), 16_000);
+    let workload = Workload::flights(dir.path(), 30_000);
     let cluster = Cluster::start(dir.path(), &[]);
     let watchers = ["n1", "n2", "n3"].map(|node| cluster.watch(node, "?.*//"));
     let rate = if super::harness::is_full() { "4000" } else { "1500" };
     let loader = cluster.load(&workload, &["--rate", rate]);
     for round in 1..=3 {
         // Each kill waits until the stream has moved on.
-        let goal = watchers[0].events().len() + workload.events() / 6;
+        let goal = watchers[0].events().len() + workload.events() / 12;
         let moved = wait(Duration::from_secs(60), || {
             (watchers.iter().map(|w| w.events().len()).max()? >= goal).then_some(())
         });
