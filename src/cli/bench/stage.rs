@@ -11,7 +11,7 @@ use crate::cli::failure::Failure;
 use crate::cli::nodes::local_cluster::{LocalCluster, Plan, free_base_port};
 use crate::cli::profile::{self, ProfileArguments};
 use crate::cli::{output, runtime};
-use crate::client::{Client, ClientConfig, ClientEndpoint};
+use crate::client::{Client, ClientConfig, ClientEndpoint, Patience};
 use crate::supervisor::ExitCode;
 
 use super::measure::{Machine, Servers, file_system};
@@ -19,6 +19,10 @@ use super::workload::EVERYTHING;
 
 /// How long a fresh cluster may take to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client tries to connect, how long one attempt may take, and how long a request.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a cluster may take to show a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(20);
 /// The pause between two looks at something that is awaited.
@@ -134,13 +138,20 @@ impl Stage {
         bytes.sum::<std::io::Result<u64>>().map(Some).context("cannot size the nodes' directories")
     }
 
-    /// What a client of the cluster is made with: it keeps no values.
+    /// What a client of the cluster is made with: it keeps no values, and is patient, since a
+    /// busy machine shall show as a figure and not as a failure.
     ///
     /// # Errors
     /// When the profile cannot be read.
     pub(super) fn configuration(&self) -> anyhow::Result<ClientConfig> {
         let config = self.profile.configuration()?;
-        Ok(ClientConfig { retain_values: false, ..config })
+        let patience = Patience {
+            connect: CONNECT_TIMEOUT,
+            attempt: ATTEMPT_TIMEOUT,
+            request: REQUEST_TIMEOUT,
+            ..config.patience
+        };
+        Ok(ClientConfig { retain_values: false, patience, ..config })
     }
 
     /// A client that the leader serves.

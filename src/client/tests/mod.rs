@@ -569,3 +569,30 @@ async fn a_program_may_fetch_while_it_takes_no_events() {
         assert_eq!(event.position(), at(expected));
     }
 }
+
+#[tokio::test]
+async fn a_subscription_begins_before_its_answer_when_there_is_much_to_tell() {
+    let house = House::new();
+    let node = house.node("n1");
+    let config = ClientConfig { event_batches: 1, ..house.config(&[&node]).patience(patient()) };
+    let (client, mut visit) = at_home(config, &node).await;
+    let telling = async {
+        let (request, _) = visit.command().await;
+        let mut sent = visit.events(at(4)).await;
+        sent.event(at(5), Wire::Initial { request, bulk: 1 }).await;
+        let mut bulk = visit.bulk(1, BulkPurpose::Initial(request)).await;
+        for topic in 1..=1_000 {
+            bulk.item(4, topic, &format!("a/{topic}"), "v").await;
+        }
+        (request, sent, bulk)
+    };
+    let (events, (request, _sent, bulk)) = tokio::join!(soon(client.subscribe("?.*//")), telling);
+    let mut events = events.unwrap();
+    for topic in 1..=1_000 {
+        let expected = format!("+a/{topic} a/{topic}:v@4");
+        assert_eq!(following(&mut events, 2).await, expected);
+    }
+    bulk.end().await;
+    visit.done(request, 1).await;
+    assert_eq!(next(&mut events).await, "current");
+}
