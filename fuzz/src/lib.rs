@@ -19,7 +19,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("server_frame", quorate::protocol::fuzzing::server_frames),
     ("event_frame", quorate::protocol::fuzzing::event_frames),
     ("bulk_frame", quorate::protocol::fuzzing::bulk_frames),
-    ("peer_frame", quorate::protocol::fuzzing::peer_frames),
+    ("peer_frame", peer_frames),
     #[cfg(feature = "replication")]
     ("consensus_message", quorate::replication::fuzzing::consensus_messages),
     ("selector", quorate::domain::selector::fuzz_selector),
@@ -29,6 +29,12 @@ pub const TARGETS: &[(&str, Target)] = &[
 /// A log's only segment; what the log holds is for the storage crate's own test.
 fn segment_open(bytes: &[u8]) {
     let _entries = quorate_storage::fuzzing::segment_open(bytes);
+}
+
+/// What peers send: hellos in frames, and proposals in the form of a log entry.
+fn peer_frames(bytes: &[u8]) {
+    quorate::protocol::fuzzing::peer_frames(bytes);
+    quorate::domain::fuzzing::entry_payload(bytes);
 }
 
 /// Log operations with reboots against a model; the statistics are for the crash-point test.

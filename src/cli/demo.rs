@@ -67,8 +67,7 @@ async fn demo(arguments: &Arguments, dir: &std::path::Path) -> anyhow::Result<Ex
     for node in 0..cluster.nodes().len() {
         cluster.start(node)?;
     }
-    let ready = cluster.wait_ready(Duration::from_secs(60)).await;
-    ensure!(ready, "the nodes did not become ready; see node.log in {}", dir.display());
+    cluster.wait_ready(Duration::from_secs(60)).await?;
     output::note(format!("{} nodes are ready; streaming {} updates", plan.nodes, updates.len()));
 
     let profile = ProfileArguments::of(cluster.profile());

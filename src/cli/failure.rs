@@ -1,5 +1,6 @@
 //! Errors that know their exit code.
 
+use crate::client::RequestError;
 use crate::supervisor::ExitCode;
 
 /// An error that ends the process with a code of its own; wrap it with `anyhow` context freely.
@@ -22,20 +23,51 @@ impl Failure {
     }
 }
 
-/// The exit code of an error: that of the first [`Failure`] among its causes, else 1.
+/// The exit code of an error: that of the first [`Failure`] or request that failed among its
+/// causes, else 1.
 pub(super) fn code_of(error: &anyhow::Error) -> ExitCode {
-    let failure = error.chain().find_map(|cause| cause.downcast_ref::<Failure>());
-    failure.map_or(ExitCode::FAILED, |failure| failure.code)
+    let code = error.chain().find_map(|cause| {
+        let failure = cause.downcast_ref::<Failure>().map(|failure| failure.code);
+        failure.or_else(|| cause.downcast_ref::<RequestError>().map(code_of_request))
+    });
+    code.unwrap_or(ExitCode::FAILED)
+}
+
+fn code_of_request(error: &RequestError) -> ExitCode {
+    match error {
+        RequestError::Selector(_) => ExitCode::USAGE,
+        RequestError::SessionEnded(_) | RequestError::SessionEndedMeanwhile { .. } => {
+            ExitCode::CONNECTION
+        }
+        RequestError::OutcomeUnknown { .. } | RequestError::ReadTimedOut => ExitCode::TIMED_OUT,
+        _ => ExitCode::FAILED,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::SessionEnded;
 
     #[test]
     fn context_does_not_hide_the_code() {
         let error = Failure::usage("--nodes 2").context("cannot start");
         assert_eq!(code_of(&error), ExitCode::USAGE);
         assert_eq!(code_of(&anyhow::anyhow!("other")), ExitCode::FAILED);
+    }
+
+    #[test]
+    fn requests_that_fail_say_how() {
+        let selector = crate::domain::selector::Selector::parse("%").unwrap_err();
+        for (error, code) in [
+            (RequestError::Selector(selector), ExitCode::USAGE),
+            (RequestError::ReadTimedOut, ExitCode::TIMED_OUT),
+            (RequestError::OutcomeUnknown { request: 7 }, ExitCode::TIMED_OUT),
+            (RequestError::SessionEnded(SessionEnded::Closed.into()), ExitCode::CONNECTION),
+            (RequestError::WindowFull, ExitCode::FAILED),
+        ] {
+            let error = anyhow::Error::from(error).context("cannot list topics");
+            assert_eq!(code_of(&error), code, "{error:#}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! One file per subcommand; [`output`] is the only one that prints.
 
+mod bench;
 mod certificate;
 mod cluster;
 mod completions;
@@ -47,6 +48,8 @@ enum Subcommands {
     Cluster(cluster::Arguments),
     /// Inspect or verify a node's log; changes nothing.
     Log(log::Arguments),
+    /// Measure the server: rates, latencies, processor time, memory, bytes written.
+    Bench(bench::Arguments),
     /// Make certificates: the authority, nodes, clients.
     Cert(certificate::Arguments),
     /// Print or check a configuration.
@@ -74,6 +77,7 @@ pub fn main() -> std::process::ExitCode {
         Subcommands::Topics(arguments) => topics::run(arguments),
         Subcommands::Cluster(arguments) => cluster::run(arguments),
         Subcommands::Log(arguments) => log::run(arguments),
+        Subcommands::Bench(arguments) => bench::run(&arguments),
         Subcommands::Cert(arguments) => certificate::run(arguments),
         Subcommands::Config(arguments) => configuration::run(arguments),
         Subcommands::Completions(arguments) => completions::run(&arguments),

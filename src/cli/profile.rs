@@ -66,7 +66,17 @@ impl ProfileArguments {
     /// # Errors
     /// Exit code 2 for the profile, 3 for the connection, 4 when it took too long.
     pub(super) async fn connect(&self, node: Option<&str>) -> anyhow::Result<Client> {
-        connect(self.configuration()?, node).await
+        self.connect_with(self.configuration()?, node).await
+    }
+
+    /// As [`Self::connect`], with a configuration that came of this profile.
+    pub(super) async fn connect_with(
+        &self,
+        config: ClientConfig,
+        node: Option<&str>,
+    ) -> anyhow::Result<Client> {
+        let connected = connect(config, node).await;
+        connected.with_context(|| format!("profile {}", self.profile.display()))
     }
 }
 

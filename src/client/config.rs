@@ -40,7 +40,7 @@ pub struct ClientConfig {
     pub retain_values: bool,
     /// Commands that may be unanswered; the node's own limit may be lower. Large values weigh more.
     pub window: u32,
-    /// Batches of up to 256 events that a stream of events holds before the node is made to wait.
+    /// Batches, of up to 256 events or 256 KiB, that a stream of events holds before its events wait.
     pub event_batches: usize,
     /// How patient the client is.
     pub patience: Patience,
@@ -98,7 +98,7 @@ impl ClientConfig {
             from: None,
             retain_values: true,
             window: 1_024,
-            event_batches: 64,
+            event_batches: 16,
             patience: Patience::default(),
         }
     }

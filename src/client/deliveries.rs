@@ -4,11 +4,12 @@
 //! Plain state without I/O. It takes decoded frames of the event stream and of bulk streams, drops
 //! what was seen before, and leaves batches of events for each local stream.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::event::{Event, Topic};
 use crate::domain::id::{Index, Lineage, Position, TopicId};
@@ -19,7 +20,13 @@ use crate::protocol::delivery::{self, BulkMessage, EventMessage, NotifiedChange}
 use crate::protocol::topic::WireSpecification;
 
 /// Events in one batch; a longer one is cut.
-pub(super) const BATCH_EVENTS_MAX: usize = 256;
+const BATCH_EVENTS_MAX: usize = 256;
+/// Bytes of values in one batch; a larger one is cut, but for a value that is larger by itself.
+const BATCH_BYTES_MAX: usize = 256 * 1024;
+/// Events that wait for a local stream that is full before nothing more is taken from the node.
+const WAITING_EVENTS_MAX: usize = 4_096;
+/// Bytes of values that wait so.
+const WAITING_BYTES_MAX: usize = 1024 * 1024;
 
 /// The node broke the rules of the protocol; the connection is of no further use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +61,8 @@ pub(super) struct Deliveries {
     lineage: Lineage,
     /// The newest event taken.
     newest: Position,
+    /// The last listener that was notified of it: several may be, by rising numbers.
+    newest_listener: Option<u32>,
     /// Every event up to here has been taken; none before the first event stream has begun.
     complete: Option<Position>,
     began: bool,
@@ -86,7 +95,23 @@ struct Bulk {
 struct Subscription {
     sort: Sort,
     sender: mpsc::Sender<Vec<Event>>,
-    waiting: Vec<Event>,
+    waiting: Waiting,
+}
+
+/// Events that a local stream has no room for yet.
+#[derive(Debug, Default)]
+struct Waiting {
+    events: VecDeque<Event>,
+    bytes: usize,
+}
+
+/// What a round of handing events on has left.
+#[derive(Debug, Default)]
+pub(super) struct Flushed {
+    /// Local streams that are full and have more to come.
+    pub(super) stalled: Vec<mpsc::Sender<Vec<Event>>>,
+    /// So much waits for one of them that no more events may be taken from the node.
+    pub(super) blocked: bool,
 }
 
 /// What a local stream of events hears.
@@ -105,6 +130,7 @@ impl Deliveries {
             retain_values,
             lineage,
             newest: Position::START,
+            newest_listener: None,
             complete: from,
             began: false,
             topics: HashMap::new(),
@@ -124,7 +150,7 @@ impl Deliveries {
     pub(super) fn subscribe(&mut self, sort: Sort, sender: mpsc::Sender<Vec<Event>>) -> u64 {
         let number = self.next_subscription;
         self.next_subscription += 1;
-        let mut waiting = Vec::new();
+        let mut waiting = Waiting::default();
         if let Sort::Topics(selector) = &sort {
             let mut known: Vec<&mut Known> = self
                 .topics
@@ -195,6 +221,11 @@ impl Deliveries {
                 if !is_reset && !self.is_news(position, &event) {
                     return Ok(Taken::Done);
                 }
+                let listener = match &event {
+                    delivery::Event::Notified { listener, .. } => Some(*listener),
+                    _ if position > self.newest => None,
+                    _ => self.newest_listener,
+                };
                 let taken = match event {
                     delivery::Event::Value { topic, value } => {
                         if let Err(value) = self.value(position, topic, value)? {
@@ -206,6 +237,7 @@ impl Deliveries {
                     event => self.happened(position, event)?,
                 };
                 self.newest = position;
+                self.newest_listener = listener;
                 if last || is_reset {
                     self.complete = Some(position);
                 }
@@ -218,9 +250,12 @@ impl Deliveries {
     fn is_news(&self, position: Position, event: &delivery::Event) -> bool {
         let is_other = match event {
             delivery::Event::Subscribed { topic, .. } => !self.topics.contains_key(topic),
-            delivery::Event::Notified { change, .. } => {
-                matches!(change, NotifiedChange::Selected | NotifiedChange::Deselected)
-            }
+            delivery::Event::Notified { listener, change, .. } => match change {
+                NotifiedChange::Selected | NotifiedChange::Deselected => true,
+                NotifiedChange::Added | NotifiedChange::Removed => {
+                    self.newest_listener.is_none_or(|newest| *listener > newest)
+                }
+            },
             // A value's own check is its topic's version.
             delivery::Event::Value { .. }
             | delivery::Event::Unsubscribed { .. }
@@ -308,13 +343,20 @@ impl Deliveries {
         Ok(Ok(()))
     }
 
-    /// Takes a frame of the bulk stream of initial values with this number, after its head.
-    pub(super) fn bulk(&mut self, bulk: u64, message: BulkMessage) -> Result<Taken, Violation> {
+    /// Takes a frame of the bulk stream of initial values with this number, as of this position,
+    /// after its head.
+    pub(super) fn bulk(
+        &mut self,
+        bulk: u64,
+        as_of: Position,
+        message: BulkMessage,
+    ) -> Result<Taken, Violation> {
         match message {
             BulkMessage::Item { version, topic, specification, path, value } => {
                 // The event stream is ahead of the bulk for a topic that is known.
                 if !self.topics.contains_key(&topic) {
-                    let position = Position { index: version, ordinal: 0 };
+                    let set = Position { index: version, ordinal: 0 };
+                    let position = if value.is_some() { set } else { as_of };
                     let topic = describe(topic, specification, path);
                     self.introduce(topic, version, position, value);
                 }
@@ -374,33 +416,61 @@ impl Deliveries {
         }
     }
 
-    /// Takes the next batch that waits for a local stream, and where to.
-    pub(super) fn take_batch(&mut self) -> Option<(mpsc::Sender<Vec<Event>>, Vec<Event>)> {
-        let subscription = self
-            .subscriptions
-            .values_mut()
-            .find(|subscription| !subscription.waiting.is_empty())?;
-        let waiting = &mut subscription.waiting;
-        let batch = if waiting.len() > BATCH_EVENTS_MAX {
-            waiting.drain(..BATCH_EVENTS_MAX).collect()
-        } else {
-            std::mem::take(waiting)
-        };
-        Some((subscription.sender.clone(), batch))
+    /// Hands on what waits, as far as the local streams have room.
+    pub(super) fn flush(&mut self) -> Flushed {
+        let mut flushed = Flushed::default();
+        for subscription in self.subscriptions.values_mut() {
+            let Subscription { sender, waiting, .. } = subscription;
+            while !waiting.events.is_empty() {
+                match sender.try_reserve() {
+                    Ok(room) => room.send(waiting.take_batch()),
+                    Err(TrySendError::Full(())) => {
+                        flushed.stalled.push(sender.clone());
+                        flushed.blocked |= waiting.is_full();
+                        break;
+                    }
+                    // A stream that was dropped wants no events.
+                    Err(TrySendError::Closed(())) => *waiting = Waiting::default(),
+                }
+            }
+        }
+        flushed
     }
 
     /// The session is over: every local stream ends after what waits for it.
     pub(super) fn end(&mut self) {
-        for (_, subscription) in std::mem::take(&mut self.subscriptions) {
-            // A stream that is full loses its last batch, not its end.
-            let _ = subscription.sender.try_send(subscription.waiting);
-        }
+        self.flush();
+        // A stream that is full loses what still waits for it, not its end.
+        self.subscriptions.clear();
         self.topics.clear();
     }
 }
 
+impl Waiting {
+    fn push(&mut self, event: Event) {
+        self.bytes += event.bytes();
+        self.events.push_back(event);
+    }
+
+    fn is_full(&self) -> bool {
+        self.events.len() >= WAITING_EVENTS_MAX || self.bytes >= WAITING_BYTES_MAX
+    }
+
+    fn take_batch(&mut self) -> Vec<Event> {
+        let mut batch = Vec::with_capacity(self.events.len().min(BATCH_EVENTS_MAX));
+        let mut bytes = 0;
+        while batch.len() < BATCH_EVENTS_MAX && bytes < BATCH_BYTES_MAX {
+            let Some(event) = self.events.pop_front() else { break };
+            bytes += event.bytes();
+            batch.push(event);
+        }
+        self.bytes = self.bytes.saturating_sub(bytes);
+        batch
+    }
+}
+
 impl Known {
-    fn introduce(&self, waiting: &mut Vec<Event>) {
+    fn introduce(&self, waiting: &mut Waiting) {
         let position = self.position;
         let topic = || Arc::clone(&self.topic);
         waiting.push(Event::Subscribed { position, topic: topic() });
@@ -488,12 +558,10 @@ mod tests {
 
     /// What has come to a stream, in short.
     fn heard(deliveries: &mut Deliveries, receiver: &mut mpsc::Receiver<Vec<Event>>) -> String {
-        while let Some((sender, batch)) = deliveries.take_batch() {
-            assert!(batch.len() <= BATCH_EVENTS_MAX);
-            sender.try_send(batch).unwrap();
-        }
+        assert!(deliveries.flush().stalled.is_empty());
         let mut events = Vec::new();
         while let Ok(batch) = receiver.try_recv() {
+            assert!(batch.len() <= BATCH_EVENTS_MAX);
             events.extend(batch);
         }
         let short = |event: Event| match event {
@@ -549,13 +617,13 @@ mod tests {
             panic!("taken without its topic")
         };
         assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(2))));
-        assert_eq!(deliveries.bulk(1, item(2, 2, "b", "b")), Ok(Taken::Done));
+        assert_eq!(deliveries.bulk(1, at(2), item(2, 2, "b", "b")), Ok(Taken::Done));
         let Taken::Later(early) = deliveries.event(early).unwrap() else {
             panic!("taken without its topic")
         };
-        assert_eq!(deliveries.bulk(1, item(1, 1, "a", "old")), Ok(Taken::Done));
+        assert_eq!(deliveries.bulk(1, at(2), item(1, 1, "a", "old")), Ok(Taken::Done));
         assert_eq!(deliveries.event(early), Ok(Taken::Done));
-        assert_eq!(deliveries.bulk(1, END), Ok(Taken::Complete(7)));
+        assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(7)));
         assert_eq!(heard(&mut deliveries, &mut all), "+b b:b@2 +a a:old@1 a=new@3");
         assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(3))));
     }
@@ -565,8 +633,8 @@ mod tests {
         let mut deliveries = begun();
         let (_, mut all) = stream(&mut deliveries, "?.*//");
         // The bulk stream was read ahead of the event stream, and ended before it was announced.
-        deliveries.bulk(1, item(5, 1, "a", "five")).unwrap();
-        assert_eq!(deliveries.bulk(1, END), Ok(Taken::Done));
+        deliveries.bulk(1, at(2), item(5, 1, "a", "five")).unwrap();
+        assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Done));
         event(&mut deliveries, 4, value(1, "four"));
         event(&mut deliveries, 5, value(1, "five"));
         assert_eq!(
@@ -575,7 +643,7 @@ mod tests {
         );
         event(&mut deliveries, 6, value(1, "six"));
         // An item of a topic that is known is older than its events.
-        deliveries.bulk(2, item(5, 1, "a", "five")).unwrap();
+        deliveries.bulk(2, at(2), item(5, 1, "a", "five")).unwrap();
         assert_eq!(heard(&mut deliveries, &mut all), "+a a:five@5 a=six@6");
     }
 
@@ -610,8 +678,8 @@ mod tests {
         let reset = Wire::Reset { reason: ResetReason::OtherLineage, lineage: Lineage(10) };
         assert_eq!(event(&mut deliveries, 5, reset), Taken::Reset);
         event(&mut deliveries, 5, Wire::Initial { request: 0, bulk: 1 });
-        deliveries.bulk(1, item(4, 1, "a", "w")).unwrap();
-        assert_eq!(deliveries.bulk(1, END), Ok(Taken::Complete(0)));
+        deliveries.bulk(1, at(2), item(4, 1, "a", "w")).unwrap();
+        assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(0)));
         deliveries.tell_current(&[number]);
         event(&mut deliveries, 6, value(1, "v"));
         assert_eq!(
@@ -640,8 +708,8 @@ mod tests {
         assert_eq!(deliveries.event(begin), Err(Violation::SecondHead));
         let unknown = EventMessage::Event { position: at(2), last: true, event: value(1, "x") };
         assert_eq!(deliveries.event(unknown), Err(Violation::UnknownTopic));
-        deliveries.bulk(1, END).unwrap();
-        assert_eq!(deliveries.bulk(1, END), Err(Violation::Bulk));
+        deliveries.bulk(1, at(2), END).unwrap();
+        assert_eq!(deliveries.bulk(1, at(2), END), Err(Violation::Bulk));
     }
 
     #[test]
@@ -653,5 +721,45 @@ mod tests {
             event(&mut deliveries, entry, value(1, "x"));
         }
         assert_eq!(heard(&mut deliveries, &mut all).split(' ').count(), 1_001);
+    }
+
+    #[test]
+    fn a_full_stream_holds_the_others_back_only_past_its_bound() {
+        let mut deliveries = begun();
+        let (sender, mut receiver) = mpsc::channel(1);
+        let everything = Sort::Topics(Arc::new(Selector::everything()));
+        deliveries.subscribe(everything, sender);
+        let (_, mut other) = stream(&mut deliveries, "?.*//");
+        event(&mut deliveries, 2, subscribed(1, "a"));
+        assert!(deliveries.flush().stalled.is_empty());
+        for entry in 3..3 + WAITING_EVENTS_MAX as u64 - 1 {
+            event(&mut deliveries, entry, value(1, "x"));
+            let flushed = deliveries.flush();
+            assert_eq!((flushed.stalled.len(), flushed.blocked), (1, false));
+            assert!(other.try_recv().is_ok());
+        }
+        event(&mut deliveries, 10_000, value(1, "x"));
+        assert!(deliveries.flush().blocked);
+        let mut count = 0;
+        while let Ok(batch) = receiver.try_recv() {
+            count += batch.len();
+            deliveries.flush();
+        }
+        assert_eq!(count, WAITING_EVENTS_MAX + 1);
+        assert!(deliveries.flush().stalled.is_empty());
+        // Values count by their bytes too.
+        let large = |entry| EventMessage::Event {
+            position: at(entry),
+            last: true,
+            event: Wire::Value { topic: TopicId(1), value: Some(vec![0; 300 * 1024].into()) },
+        };
+        for entry in 20_000..20_004 {
+            deliveries.event(large(entry)).unwrap();
+            assert!(!deliveries.flush().blocked);
+            let _ = other.try_recv();
+        }
+        deliveries.event(large(20_004)).unwrap();
+        assert!(deliveries.flush().blocked);
+        assert_eq!(receiver.try_recv().unwrap().len(), 1);
     }
 }

@@ -29,7 +29,7 @@ pub enum ConnectFailed {
         text: String,
     },
     /// No address gave a session within the connect timeout.
-    #[error("no session from any of {addresses} addresses in time; the last attempt: {last}")]
+    #[error("no session from any of {addresses} addresses in time: {last}")]
     TimedOut {
         /// How many addresses were tried.
         addresses: usize,

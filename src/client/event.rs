@@ -35,7 +35,8 @@ pub struct Topic {
 pub enum Event {
     /// The topic is now subscribed. Its value follows if it has one.
     Subscribed {
-        /// Where the event stands; of an initial subscription, where the topic's value does.
+        /// Where the event stands; of an initial subscription, where the topic's value does, or
+        /// without one the state that the subscription is of.
         position: Position,
         /// Which topic.
         topic: Arc<Topic>,
@@ -138,6 +139,14 @@ impl Event {
         }
     }
 
+    /// Bytes of its value.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Value { value: Some(value), .. } => value.len(),
+            _ => 0,
+        }
+    }
+
     /// The topic that it is about.
     #[must_use]
     pub fn topic(&self) -> Option<&Arc<Topic>> {
@@ -160,8 +169,9 @@ impl Event {
 /// The events of one subscription or listener, in order, without gap and without repetition, across
 /// all connections of the session. Ends when the session does.
 ///
-/// A program that does not take its events makes the node wait, and lag for this session; other
-/// streams of the same client wait too. Dropping it ends the subscription.
+/// A program that does not take its events makes the node wait: some thousand events, or a megabyte
+/// or two, on, other streams of the same client wait too, and the session lags. Dropping the stream
+/// ends the subscription.
 #[derive(Debug)]
 pub struct EventStream {
     pub(super) batches: mpsc::Receiver<Vec<Event>>,

@@ -44,14 +44,10 @@
 //! every stream ends, and [`Client::states`] tells why.
 
 mod config;
+mod connection;
 mod deliveries;
-mod delivery;
-mod dial;
-mod driver;
 mod error;
 mod event;
-mod life;
-mod live;
 mod outbox;
 mod pending;
 mod publisher;
@@ -62,8 +58,6 @@ mod value;
 mod writing;
 
 #[cfg(all(test, feature = "server"))]
-mod scripted_node;
-#[cfg(all(test, feature = "server"))]
 mod tests;
 
 use std::sync::Arc;
@@ -71,7 +65,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 pub use config::{ClientConfig, Patience};
-pub use dial::ClientEndpoint;
+pub use connection::dial::ClientEndpoint;
 pub use error::{AttemptFailed, ConnectFailed, RequestError, SessionEnded};
 pub use event::{Event, EventStream, Topic};
 pub use pending::{Acknowledgement, Answered, Detail, Pending};
@@ -82,14 +76,16 @@ pub use update_stream::UpdateStream;
 pub use value::Value;
 pub use writing::{AddedTopic, SetTopic};
 
+pub use crate::protocol::ErrorCode;
 pub use crate::protocol::delivery::UnsubscribeReason;
-pub use crate::protocol::handshake::{NodeAddress, ResetReason, StartFrom};
+pub use crate::protocol::handshake::{Credentials, NodeAddress, ResetReason, StartFrom};
 pub use crate::protocol::read::{Bound as PathBound, Fetch, Level as ReadLevel};
 pub use crate::protocol::record::Target;
+pub use crate::protocol::topic::{ConstraintNode, JsonCondition, Operator, WireValue};
 
+use connection::dial::Dialer;
+use connection::driver::{self, Purpose, RoundFailed};
 use deliveries::Sort;
-use dial::Dialer;
-use driver::{Purpose, RoundFailed};
 use event::Guard;
 use shared::{Shared, scope_of};
 
@@ -284,7 +280,7 @@ async fn open(dialer: &Dialer, config: &ClientConfig) -> Result<driver::Welcomed
             return Err(ConnectFailed::Refused { address, code: *code, text });
         }
         let hopeless = failures.iter().all(AttemptFailed::is_final);
-        let last = driver::newest(failures);
+        let last = driver::most_telling(failures);
         if hopeless {
             return Err(ConnectFailed::Unreachable { last });
         }

@@ -118,6 +118,15 @@ impl Client {
     /// # Errors
     /// [`RequestError`]; refused with 306 if the constraint does not hold.
     pub async fn set_topic(&self, set: SetTopic<'_>) -> Result<Answered, RequestError> {
+        let pending = self.begin_set_topic(set).await?;
+        pending.within(self.shared().config.patience.request).await
+    }
+
+    /// As [`set_topic`](Self::set_topic), without waiting for the answer.
+    ///
+    /// # Errors
+    /// [`RequestError`] if the value is too large or the session is over.
+    pub async fn begin_set_topic(&self, set: SetTopic<'_>) -> Result<Pending, RequestError> {
         self.admit_value(&set.value)?;
         let command = ClientCommand::SetTopic {
             path: set.path.as_str().to_owned(),
@@ -125,7 +134,7 @@ impl Client {
             constraint: set.constraint.to_vec(),
             value: set.value.to_wire(),
         };
-        self.answer(&command).await
+        self.command(&command, None).await
     }
 
     /// Opens an update stream: the exclusive writer of a topic, until another one is opened or the
@@ -269,7 +278,7 @@ impl Client {
                 put_frame(buffer, kind::UPDATE, |body| {
                     body.put_u64_le(request);
                     value.with_bytes(|bytes| {
-                        record::put_record(body, target, value.value_type(), bytes);
+                        record::put_record(body, target, value.value_type() as u8, bytes);
                     });
                 });
             })

@@ -24,7 +24,7 @@ pub(super) fn bytes_text(bytes: u64) -> String {
 
 /// The shortest text that means this duration, of whole milliseconds.
 pub(super) fn duration_text(duration: Duration) -> String {
-    text(crate::clock::milliseconds(duration), &DURATIONS_MS)
+    text(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATIONS_MS)
 }
 
 fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {

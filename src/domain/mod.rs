@@ -10,18 +10,18 @@ pub mod command;
 pub mod configuration;
 pub mod constraint;
 pub mod effect;
-pub mod entry;
 pub mod fetch;
 pub mod id;
 pub mod limits;
 pub mod machine;
-pub mod node_address;
-pub mod node_name;
+pub mod node;
 pub mod outcome;
 pub mod selector;
 pub mod session;
 pub mod topic;
 
+pub use command::entry;
 #[doc(hidden)]
 pub use machine::fuzzing;
 pub use machine::{invariants, snapshot};
+pub use node::{address as node_address, name as node_name};

@@ -1,6 +1,7 @@
 //! Streams of their own for much at once: initial values, fetched rows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 
@@ -8,9 +9,14 @@ use super::hosting::Hosting;
 use super::initial_values::InitialValues;
 use super::outgoing::Outgoing;
 use crate::domain::id::Position;
+use crate::protocol::ErrorCode;
 use crate::protocol::delivery::{BulkBegin, BulkMessage, BulkPurpose};
 use crate::protocol::read::Row;
-use crate::transport::{Connection, FrameSender, Priority, SendError};
+use crate::transport::{CloseCode, Connection, FrameSender, Priority, SendError};
+
+/// A client that takes nothing of a bulk stream for so long loses its connection: the permits are
+/// few, and others wait for them.
+const STALL_MAX: Duration = Duration::from_secs(30);
 
 /// Sends initial values to their end.
 ///
@@ -31,7 +37,7 @@ pub(super) async fn send_initial_values(
             for chunk in outgoing.take() {
                 stream.queue_frames(chunk)?;
             }
-            stream.flush().await?;
+            flush(connection, &mut stream).await?;
         }
         if done {
             return stream.finish().await;
@@ -59,11 +65,13 @@ pub(super) async fn send_rows(
     for row in rows {
         BulkMessage::Row(row).put(&mut buffer);
         if buffer.len() >= super::outgoing::BATCH_BYTES_SOFT {
-            stream.send_frames(buffer.split().freeze()).await?;
+            stream.queue_frames(buffer.split().freeze())?;
+            flush(connection, &mut stream).await?;
         }
     }
     BulkMessage::End { count, more }.put(&mut buffer);
     stream.queue_frames(buffer.freeze())?;
+    flush(connection, &mut stream).await?;
     stream.finish().await
 }
 
@@ -80,4 +88,14 @@ async fn open(connection: &Connection, begin: BulkBegin) -> Result<FrameSender, 
     BulkMessage::Begin(begin).put(&mut head);
     stream.queue_frames(head.freeze())?;
     Ok(stream)
+}
+
+/// Flushes, unless the client does not read.
+async fn flush(connection: &Connection, stream: &mut FrameSender) -> Result<(), SendError> {
+    if let Ok(flushed) = tokio::time::timeout(STALL_MAX, stream.flush()).await {
+        return flushed;
+    }
+    let code = ErrorCode::TooManyRequests;
+    connection.close(CloseCode(u32::from(code.number())), "a bulk stream was not read");
+    stream.flush().await
 }

@@ -20,7 +20,7 @@ use super::subscriber::{BulkOrder, Subscriber};
 use crate::domain::id::Position;
 use crate::protocol::delivery::{Event, EventMessage};
 use crate::protocol::handshake::ResetReason;
-use crate::replication::{Journal, Read};
+use crate::replication::{JournalReader, Read};
 use crate::transport::{Connection, FrameSender, SendError};
 
 /// Blocks that are read from the journal at once.
@@ -33,7 +33,7 @@ pub(super) struct EventWriter {
     connection: Connection,
     subscriber: Arc<Subscriber>,
     outbox: Arc<Outbox>,
-    journal: Journal,
+    journal: JournalReader,
     applied: watch::Receiver<u64>,
     cursor: JournalCursor,
     outgoing: Outgoing,
@@ -53,13 +53,13 @@ impl EventWriter {
         cursor: JournalCursor,
         beat: Duration,
     ) -> Self {
-        let journal = hosting.replication.journal().clone();
+        let journal = hosting.replication.journal_reader();
         Self {
             hosting: Arc::clone(hosting),
             connection: connection.clone(),
             subscriber: Arc::clone(subscriber),
             outbox: Arc::clone(subscriber.outbox()),
-            applied: journal.applied(),
+            applied: hosting.replication.journal().applied(),
             journal,
             cursor,
             outgoing: Outgoing::default(),
@@ -110,7 +110,7 @@ impl EventWriter {
     async fn read(&mut self, stream: &mut FrameSender, order: &ReadOrder) -> Result<(), SendError> {
         // What had been applied before the read is certainly part of it.
         let applied = *self.applied.borrow_and_update();
-        match self.journal.after(order.after, BLOCKS_PER_READ) {
+        match self.journal.after(order.after, BLOCKS_PER_READ).await {
             Read::Blocks(blocks) => {
                 let view = self.hosting.replication.view();
                 let progress = self.cursor.read(order, &blocks, &view, &mut self.outgoing);
@@ -146,8 +146,10 @@ impl EventWriter {
     ) -> Result<(), SendError> {
         if order.may_join {
             let joined = self.hosting.fanout().join(&self.outbox, order, applied);
-            if joined == Joined::ReadOn {
-                tokio::task::yield_now().await;
+            match joined {
+                Joined::Live => self.cursor.rest(),
+                Joined::ReadOn => tokio::task::yield_now().await,
+                Joined::Overtaken => {}
             }
             return Ok(());
         }

@@ -32,7 +32,7 @@ use crate::protocol::handshake::{
 };
 use crate::protocol::kind::SMALL_BODY_BYTES_MAX;
 use crate::protocol::{ClientMessage, ErrorCode, ServerMessage, VERSION};
-use crate::replication::{Read, Replication, SessionProposer};
+use crate::replication::{Block, Read, Replication, SessionProposer};
 use crate::telemetry::{event, metrics};
 use crate::transport::{Connection, FrameReceiver, FrameSender, ReceiveError};
 
@@ -309,30 +309,36 @@ async fn find(
     wait_for(hosting, position.index.entry(), deadline).await?;
     // Log entries count from 1.
     let position = position.max(Position::end_of_entry(0));
-    Ok(match hosting.replication.journal().after(position, 1) {
-        Read::Gone { .. } => Err(ResetReason::Purged),
-        Read::Blocks(_) | Read::CaughtUp => Ok(position),
-    })
+    let remembered = hosting.replication.remembers(position);
+    Ok(if remembered { Ok(position) } else { Err(ResetReason::Purged) })
 }
 
-/// The session's selections changed after this position, as far as the ring tells.
+/// The session's selections changed after this position, or may have: the ring does not tell of
+/// what it has let go.
 async fn selections_changed(
     hosting: &Arc<Hosting>,
     position: Position,
     session: SessionId,
 ) -> bool {
     let mut after = position;
-    while let Read::Blocks(blocks) = hosting.replication.journal().after(after, 256) {
-        let changed = Effect::SelectionsChanged { session };
-        if blocks.iter().any(|block| block.after(after).iter().any(|one| one.effect == changed)) {
-            return true;
-        }
-        if let Some(last) = blocks.last() {
-            after = Position::end_of_entry(last.entry);
+    loop {
+        match hosting.replication.journal().after(after, 256) {
+            Read::CaughtUp => return false,
+            Read::Gone { .. } => return true,
+            Read::Blocks(blocks) => {
+                let changed = Effect::SelectionsChanged { session };
+                let is_change =
+                    |block: &Arc<Block>| block.after(after).iter().any(|one| one.effect == changed);
+                if blocks.iter().any(is_change) {
+                    return true;
+                }
+                if let Some(last) = blocks.last() {
+                    after = Position::end_of_entry(last.entry);
+                }
+            }
         }
         tokio::task::yield_now().await;
     }
-    false
 }
 
 async fn wait_for(hosting: &Arc<Hosting>, entry: u64, deadline: Instant) -> Result<(), NotOpened> {
@@ -383,7 +389,7 @@ async fn authenticate(
         Credentials::Anonymous if configuration.anonymous() => Ok(String::new()),
         Credentials::Anonymous => {
             metrics::authentication_failed("anonymous");
-            let text = "anonymous sessions are not allowed";
+            let text = "give a principal and its password";
             Err(NotOpened::new(ErrorCode::AnonymousRefused, text))
         }
         Credentials::Password { principal, password } => {
@@ -396,14 +402,14 @@ async fn authenticate(
                 }
                 password::Verdict::Wrong => {
                     metrics::authentication_failed("password");
+                    let principal: String = principal.chars().take(64).collect();
                     tracing::warn!(
                         event = event::AUTHENTICATION_FAILED,
-                        principal = principal.chars().take(64).collect::<String>(),
+                        principal,
                         %remote,
                         "credentials were refused"
                     );
-                    let text = "the principal or the password is wrong";
-                    Err(NotOpened::new(ErrorCode::BadCredentials, text))
+                    Err(NotOpened::new(ErrorCode::BadCredentials, format!("for {principal:?}")))
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! What all connections of this node share.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -65,6 +65,9 @@ pub(super) struct Hosting {
     pub(super) nodes: watch::Receiver<Vec<NodeAddress>>,
     /// Numbers connections in log lines.
     pub(super) connections: AtomicU64,
+    /// When the quorum was last lost from sight, in microseconds of the gateway's run; zero while it
+    /// is in sight.
+    quorum_lost_us: AtomicU64,
     fanout: Mutex<Fanout>,
     started: Instant,
 }
@@ -94,6 +97,7 @@ impl Hosting {
             handshakes: Semaphore::new(HANDSHAKES_MAX),
             nodes,
             connections: AtomicU64::new(0),
+            quorum_lost_us: AtomicU64::new(0),
             fanout: Mutex::new(fanout),
             started: clock.now(),
         })
@@ -110,6 +114,21 @@ impl Hosting {
     pub(super) fn now_us(&self) -> u64 {
         let run = self.clock.since(self.started).as_micros();
         u64::try_from(run).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// The quorum has come into sight or has gone out of it.
+    pub(super) fn note_quorum(&self, quorate: bool) {
+        let lost_us = if quorate { 0 } else { self.now_us() };
+        self.quorum_lost_us.store(lost_us, Ordering::Relaxed);
+    }
+
+    /// Milliseconds since the node was last sure to be current; zero while it sees the quorum.
+    #[must_use]
+    pub(super) fn age_ms(&self) -> u64 {
+        match self.quorum_lost_us.load(Ordering::Relaxed) {
+            0 => 0,
+            lost_us => self.now_us().saturating_sub(lost_us) / 1_000,
+        }
     }
 
     /// Every node that a client may try, as many as a message names.

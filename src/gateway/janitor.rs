@@ -1,10 +1,12 @@
 //! Finds sessions that the log gives to this node and that no connection here serves: the client
 //! vanished between claim and welcome, or the word of its end was lost. They are detached, so that
-//! they expire.
+//! they expire. Also takes down when the quorum was lost from sight, for the age of stale reads.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
 
 use super::farewell;
 use super::hosting::Hosting;
@@ -17,10 +19,21 @@ const PERIOD: Duration = Duration::from_secs(15);
 /// Runs until `stop`.
 pub(super) async fn run(hosting: Arc<Hosting>, mut stop: StopSignal) {
     let mut before = BTreeSet::new();
+    let mut quorum = hosting.replication.quorum();
+    let mut look = tokio::time::interval(PERIOD);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.stopped() => return,
-            () = tokio::time::sleep(PERIOD) => {}
+            changed = quorum.changed() => {
+                let quorate = quorum.borrow_and_update().is_quorate();
+                hosting.note_quorum(quorate);
+                if changed.is_err() {
+                    return;
+                }
+                continue;
+            }
+            _ = look.tick() => {}
         }
         let now = unserved(&hosting);
         for (session, epoch) in now.intersection(&before) {

@@ -47,6 +47,12 @@ impl JournalCursor {
         Self { announce_until: Some(position), ..Self::default() }
     }
 
+    /// The session is live: nothing is remembered for it any more.
+    pub(super) fn rest(&mut self) {
+        self.wanted = HashMap::new();
+        self.interest_text = String::new();
+    }
+
     /// Carries an order out on `blocks`, which follow its position without a gap, until the chunks
     /// are full. `view` has applied at least the last block.
     pub(super) fn read(
@@ -92,6 +98,10 @@ impl JournalCursor {
         }
         if !self.wants(order, topic) || progress.unsubscribed.contains(&topic.id) {
             return;
+        }
+        if self.announce_until.is_some() && matches!(event.effect, Effect::TopicAdded(_)) {
+            // Its addition announces it; a second announcement before its first value would be news.
+            self.announced.insert(topic.id);
         }
         if matches!(event.effect, Effect::Value { .. }) {
             if event.position > order.conflate_after {

@@ -26,6 +26,8 @@ pub mod audience;
 mod authorize;
 pub mod batch;
 mod bulk_stream;
+#[cfg(test)]
+mod delivery_model;
 pub mod event_frames;
 mod event_writer;
 pub mod fanout;
@@ -41,7 +43,7 @@ mod journal_cursor;
 mod listener;
 pub mod outbox;
 pub mod outgoing;
-pub mod password;
+mod password;
 mod pressure;
 mod reads;
 mod registry;

@@ -76,8 +76,9 @@ impl Outgoing {
     }
 
     fn seal(&mut self) {
+        // The rest of the buffer goes too: an idle session keeps none.
         if !self.tail.is_empty() {
-            self.chunks.push_back(self.tail.split().freeze());
+            self.chunks.push_back(std::mem::take(&mut self.tail).freeze());
         }
     }
 }

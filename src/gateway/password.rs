@@ -1,4 +1,4 @@
-//! Passwords: made into argon2id strings, and checked against them without holding anything up.
+//! Passwords are checked against argon2id strings, without holding anything up.
 //!
 //! A check costs some 20 ms and 19 MiB by design, so few run at once, few wait, and a principal that
 //! has just proven its password is not asked to pay again: a keyed hash of what was proven is kept
@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use argon2::Argon2;
-use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
+use argon2::password_hash::{PasswordHash, PasswordVerifier};
 use ring::hmac;
 use tokio::sync::Semaphore;
 
@@ -29,7 +29,7 @@ const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA\
 
 /// The checker.
 #[derive(Debug)]
-pub struct Passwords {
+pub(super) struct Passwords {
     key: hmac::Key,
     running: Semaphore,
     waiting: Semaphore,
@@ -38,7 +38,7 @@ pub struct Passwords {
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// It is the principal's password.
     Right,
     /// It is not, or there is no such principal.
@@ -52,7 +52,7 @@ impl Passwords {
     ///
     /// # Errors
     /// [`NoEntropy`].
-    pub fn new() -> Result<Self, NoEntropy> {
+    pub(super) fn new() -> Result<Self, NoEntropy> {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|_| NoEntropy)?;
         Ok(Self {
@@ -64,7 +64,7 @@ impl Passwords {
     }
 
     /// Checks a password against the principal's argon2id string; none: there is no such principal.
-    pub async fn check(
+    pub(super) async fn check(
         &self,
         supervisor: &Supervisor,
         hash: Option<&str>,
@@ -112,18 +112,6 @@ impl Passwords {
     }
 }
 
-/// A password as the argon2id string that the configuration keeps.
-///
-/// # Errors
-/// [`NoEntropy`]: there is no salt.
-pub fn hash(password: &str) -> Result<String, NoEntropy> {
-    let mut salt = [0; 16];
-    getrandom::fill(&mut salt).map_err(|_| NoEntropy)?;
-    let salt = SaltString::encode_b64(&salt).map_err(|_| NoEntropy)?;
-    let hash = Argon2::default().hash_password(password.as_bytes(), &salt);
-    hash.map(|hash| hash.to_string()).map_err(|_| NoEntropy)
-}
-
 fn is_right(stored: &str, password: &str) -> bool {
     let Ok(stored) = PasswordHash::new(stored) else { return false };
     Argon2::default().verify_password(password.as_bytes(), &stored).is_ok()
@@ -131,13 +119,20 @@ fn is_right(stored: &str, password: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use argon2::password_hash::{PasswordHasher, SaltString};
+
     use super::*;
+
+    fn hash(password: &str) -> String {
+        let salt = SaltString::encode_b64(&[3; 16]).unwrap();
+        Argon2::default().hash_password(password.as_bytes(), &salt).unwrap().to_string()
+    }
 
     #[tokio::test]
     async fn passwords_are_checked_and_remembered() {
         let supervisor = Supervisor::new("test");
         let passwords = Passwords::new().unwrap();
-        let stored = hash("open sesame").unwrap();
+        let stored = hash("open sesame");
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
         for _ in 0..2 {
             let verdict = passwords.check(&supervisor, Some(&stored), "open sesame").await;

@@ -54,7 +54,7 @@ pub(super) async fn answer(hosting: &Arc<Hosting>, reader: &Reader, read: &Read)
         Ok((view, answer)) => (view.applied(), answer),
         Err(refusal) => (hosting.replication.journal().applied_now(), refusal),
     };
-    let age_ms = 0;
+    let age_ms = hosting.age_ms();
     let index = Index::new(entry, u16::MAX);
     Found { reply: ReadReply { index, age_ms, stale, answer }, entry }
 }

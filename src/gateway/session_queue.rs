@@ -40,6 +40,7 @@ pub struct SessionQueue {
     switches: VecDeque<Switch>,
     /// Rises whenever a read that is under way has become worthless.
     version: u64,
+    events_max: usize,
 }
 
 #[derive(Debug)]
@@ -86,7 +87,7 @@ pub enum Next {
     /// Read the journal.
     Read(ReadOrder),
     /// Tell what belongs to a change of interest; its position has been reached.
-    Turn(Turn),
+    Turn(Box<Turn>),
 }
 
 /// An order to read the journal on behalf of a session that is behind.
@@ -116,7 +117,14 @@ impl SessionQueue {
             interest,
             switches: VecDeque::new(),
             version: 0,
+            events_max: QUEUE_EVENTS_MAX,
         }
+    }
+
+    /// The same with another bound.
+    #[cfg(test)]
+    pub(super) fn bounded(self, events_max: usize) -> Self {
+        Self { events_max, ..self }
     }
 
     /// Everything up to here has been handed out.
@@ -150,7 +158,7 @@ impl SessionQueue {
             .front()
             .is_some_and(|oldest| batch.mark() - oldest.mark() > QUEUE_MARK_BYTES_MAX);
         // One batch may be larger than the bound; an empty queue takes it.
-        if stale || !batches.is_empty() && *events + batch.events() > QUEUE_EVENTS_MAX {
+        if stale || !batches.is_empty() && *events + batch.events() > self.events_max {
             self.fall_behind(self.cursor);
             return Pushed::Overflow;
         }
@@ -211,7 +219,7 @@ impl SessionQueue {
                 {
                     self.version += 1;
                     self.interest = switch.interest;
-                    return Next::Turn(switch.turn);
+                    return Next::Turn(Box::new(switch.turn));
                 }
                 Next::Read(ReadOrder {
                     after: self.cursor,

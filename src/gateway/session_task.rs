@@ -187,7 +187,7 @@ impl Session {
         receiver: &mut FrameReceiver,
     ) -> Result<(), End> {
         let mut next = first;
-        for _ in 0..FRAMES_PER_TURN {
+        for turn in 1.. {
             match next {
                 Ok(Some(frame)) => self.take_frame(frame)?,
                 Ok(None) => return Err(End::Lost),
@@ -195,6 +195,9 @@ impl Session {
                     return Err(End::Violation(ErrorCode::FrameTooLong, error.to_string()));
                 }
                 Err(_) => return Err(End::Lost),
+            }
+            if turn == FRAMES_PER_TURN {
+                break;
             }
             next = match receiver.buffered() {
                 Ok(None) => break,
@@ -306,10 +309,12 @@ impl Session {
                 self.put(&message);
                 return Ok(());
             }
-            Some(Note::FollowUp(follow_up)) if !matches!(outcome, Outcome::Rejected(_)) => {
-                if self.follow(origin.request, *index, follow_up) {
-                    return Ok(());
-                }
+            // The answer waits for the initial values.
+            Some(Note::FollowUp(follow_up))
+                if !matches!(outcome, Outcome::Rejected(_))
+                    && self.follow(origin.request, *index, follow_up) =>
+            {
+                return Ok(());
             }
             _ => {}
         }
@@ -326,6 +331,9 @@ impl Session {
     /// Follows a change of what the session hears of; true if the answer waits for initial values.
     fn follow(&mut self, request: u64, index: Index, follow_up: FollowUp) -> bool {
         let begin = self.writer.is_none();
+        if begin && follow_up == FollowUp::Changed && !self.subscriber.will_hear() {
+            return false;
+        }
         let past = if begin { self.past.take() } else { None };
         let announced = (follow_up == FollowUp::Selected).then_some(request);
         let order = self.subscriber.change(announced, begin, past);

@@ -120,6 +120,12 @@ impl Subscriber {
         !self.outbox.lock().newest_interest().is_empty()
     }
 
+    /// The session's newest selections leave something to hear.
+    #[must_use]
+    pub(super) fn will_hear(&self) -> bool {
+        !interest_of(&self.hosting.replication.view(), self.session).is_empty()
+    }
+
     /// The number of a new bulk stream.
     #[must_use]
     pub(super) fn next_bulk(&self) -> u64 {

@@ -59,9 +59,8 @@ pub(super) enum FollowUp {
 /// [`Unfit`] names the reason.
 pub(super) fn update(record: Bytes, roles: &[String]) -> Result<Fit, Unfit> {
     let command = Command::decode(record.clone()).map_err(|error| undecodable(&error))?;
-    let value = match &command {
-        Command::Update { value, .. } | Command::SetByPath { value, .. } => value,
-        _ => return Err(Unfit::new(ErrorCode::Undecodable, "not an update record")),
+    let (Command::Update { value, .. } | Command::SetByPath { value, .. }) = &command else {
+        return Err(Unfit::new(ErrorCode::Undecodable, "not an update record"));
     };
     check_value(value)?;
     permit(roles, authorize::action_of(&command))?;

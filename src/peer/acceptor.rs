@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use super::book::Shared;
 use super::error::Refusal;
 use super::handshake::{Failure, certified_name, hear};
 use super::link::{self, Link};
-use super::mesh::Shared;
 use crate::domain::node_name::NodeName;
 use crate::protocol::peer_message::HELLO;
 use crate::transport::{Accepting, Connection};

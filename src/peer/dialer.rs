@@ -7,11 +7,11 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::acceptor::turn_away;
+use super::book::Shared;
 use super::directory::MeshEvent;
 use super::error::Refusal;
 use super::handshake::{Failure, certified_name, greet};
 use super::link::{self, Link};
-use super::mesh::Shared;
 use crate::domain::node_address::NodeAddress;
 use crate::domain::node_name::NodeName;
 use crate::telemetry::{event, metrics};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::book::{CONTROL, Shared, refusal_of};
 use super::directory::check_hello;
 use super::error::Refusal;
-use super::mesh::{CONTROL, Shared, refusal_of};
 use crate::domain::node_name::NodeName;
 use crate::protocol::peer_message::{HELLO, HELLO_BYTES_MAX, Hello};
 use crate::transport::tls::node_name_in;

@@ -6,9 +6,10 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::watch;
 
+use super::book::{CONTROL, Shared};
 use super::error::Refusal;
 use super::handshake::{Failure, Greeting, next_hello};
-use super::mesh::{CONTROL, IncomingStream, Lane, Shared};
+use super::mesh::{IncomingStream, Lane};
 use crate::protocol::peer_message::{HELLO, Hello};
 use crate::transport::{Connection, FrameReceiver, FrameSender};
 

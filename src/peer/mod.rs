@@ -5,6 +5,7 @@
 //! whether a peer belongs to the cluster is for `replication` to say: it sees every hello.
 
 mod acceptor;
+mod book;
 mod dialer;
 mod directory;
 mod error;

@@ -13,11 +13,13 @@ use super::*;
 use crate::clock::Clock;
 use crate::domain::node_address::NodeAddress;
 use crate::domain::node_name::NodeName;
-use crate::protocol::peer_message::Hello;
+use crate::protocol::frame::put_frame;
+use crate::protocol::peer_message::{HELLO, HELLO_BYTES_MAX, Hello};
 use crate::supervisor::Supervisor;
 use crate::transport::certificate::{Pem, make_ca, make_node};
-use crate::transport::tls::{Authority, Identity};
-use crate::transport::{Priority, ReceiveError, ResetKey};
+use crate::transport::profile::{Edge, PEER_STREAMS_MAX};
+use crate::transport::tls::{ANY_NODE, Authority, ClientTls, Identity};
+use crate::transport::{Closed, Connection, Endpoint, Priority, ReceiveError, ResetKey};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const ECHO: Lane = Lane(7);
@@ -410,6 +412,99 @@ async fn replication_can_send_a_peer_away() {
     };
     assert_eq!(refusal, Some(Refusal::WrongCluster));
     assert!(matches!(soon(receiver.next()).await, Err(ReceiveError::Closed(_))));
+    first.stop().await;
+    second.stop().await;
+}
+
+/// A member's certificate in the hands of someone who does not keep to the protocol.
+async fn intruder(town: &Town, target: SocketAddr) -> (Connection, Endpoint) {
+    let pem = make_node(&town.ca, &name("x9"), &[]).unwrap();
+    let identity = Identity::from_pem(&pem.certificate, &pem.key).unwrap();
+    let authority = Authority::from_pem(&town.ca.certificate).unwrap();
+    let tls = ClientTls::for_peer(&authority, &identity).unwrap();
+    let endpoint = Endpoint::dial_only(any_port(), Edge::Peer).unwrap();
+    let connection = endpoint.connect(target, ANY_NODE, &tls, PATIENCE).await.unwrap();
+    (connection, endpoint)
+}
+
+#[tokio::test]
+async fn who_breaks_the_protocol_is_sent_away_by_name() {
+    let town = Town::new();
+    let first = town.member("n1", &[]);
+    let hello = Hello::new(name("x9"), 1, 1);
+    let with_lane = |lane: u8, kind: u8, body: &[u8]| {
+        let mut bytes = bytes::BytesMut::from(&[lane][..]);
+        put_frame(&mut bytes, kind, |buffer| buffer.extend_from_slice(body));
+        bytes.freeze()
+    };
+    let huge = u32::try_from(HELLO_BYTES_MAX + 1).unwrap().to_le_bytes();
+    let cases = [
+        (with_lane(3, HELLO, &hello.encode()), Refusal::BadHello),
+        (with_lane(0, 9, &hello.encode()), Refusal::BadHello),
+        (with_lane(0, HELLO, b"garbage"), Refusal::BadHello),
+        ([&[0][..], &huge].concat().into(), Refusal::BadHello),
+        (
+            with_lane(0, HELLO, &Hello { name: name("n7"), ..hello.clone() }.encode()),
+            Refusal::CertificateName,
+        ),
+        (
+            with_lane(
+                0,
+                HELLO,
+                &Hello { version_min: 7, version_max: 9, ..hello.clone() }.encode(),
+            ),
+            Refusal::Version,
+        ),
+        // Says nothing at all, or not the whole of it.
+        (Bytes::new(), Refusal::Silent),
+        (Bytes::from_static(&[0, 200, 0]), Refusal::Silent),
+    ];
+    for (bytes, refusal) in cases {
+        let (connection, _endpoint) = intruder(&town, first.address()).await;
+        let (mut sender, _receiver) = connection.open_bi().await.unwrap();
+        sender.queue_raw(bytes.clone());
+        sender.flush().await.unwrap();
+        let Closed::There { code, .. } = soon(connection.closed()).await else {
+            panic!("{bytes:?}: not told why");
+        };
+        assert_eq!(Refusal::from_code(code), Some(refusal), "{bytes:?}");
+    }
+    assert!(first.mesh.peers().borrow().is_empty());
+    first.stop().await;
+}
+
+#[tokio::test]
+async fn a_member_that_floods_is_held_back_and_hurts_nobody() {
+    let town = Town::new();
+    let first = town.member("n1", &[]);
+    let second = town.member("n2", &[first.address()]);
+    second.reaches("n1").await;
+    let (connection, _endpoint) = intruder(&town, first.address()).await;
+    let (mut sender, mut receiver) = connection.open_bi().await.unwrap();
+    sender.queue_raw(Bytes::from_static(&[0]));
+    sender.send(HELLO, &Hello::new(name("x9"), 1, 1).encode()).await.unwrap();
+    assert_eq!(soon(receiver.next()).await.unwrap().unwrap().kind, HELLO);
+    // Streams without a lane stay open up to the permitted number, and no further.
+    let mut open = Vec::new();
+    let flood = async {
+        loop {
+            let (mut sender, receiver) = connection.open_bi().await.unwrap();
+            sender.queue_raw(Bytes::from_static(&[ECHO.0]));
+            sender.flush().await.unwrap();
+            open.push((sender, receiver));
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_millis(300), flood).await.is_err());
+    // One of the permitted is the control lane's.
+    assert_eq!(open.len(), PEER_STREAMS_MAX as usize - 1);
+    // The others are served as before.
+    second.reaches("n1").await;
+    // A hello under another name ends it.
+    let other = Hello::new(name("x8"), 1, 1).encode();
+    sender.send(HELLO, &other).await.unwrap();
+    let Closed::There { code, .. } = soon(connection.closed()).await else { panic!("not told") };
+    assert_eq!(Refusal::from_code(code), Some(Refusal::BadHello));
+    second.reaches("n1").await;
     first.stop().await;
     second.stop().await;
 }

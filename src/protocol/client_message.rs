@@ -2,12 +2,13 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::codec::cbor;
+use super::codec::laid::Laid;
 use super::command::ClientCommand;
 use super::frame::put_frame;
 use super::handshake::Hello;
-use super::laid::Laid;
 use super::read::Read;
-use super::{DecodeError, cbor, kind};
+use super::{DecodeError, kind};
 
 /// One frame from client to node.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,8 +6,9 @@
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 
+use super::DecodeError;
+use super::codec::cbor;
 use super::topic::{ConstraintNode, WireSpecification, WireValue};
-use super::{DecodeError, cbor};
 use crate::domain::limits;
 
 /// What a client asks to be changed.

@@ -13,12 +13,13 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use minicbor::{Decode, Encode};
 
+use super::codec::cbor;
+use super::codec::laid::{Laid, put_position, put_text};
 use super::frame::put_frame;
 use super::handshake::ResetReason;
-use super::laid::{Laid, put_position, put_text};
 use super::read::Row;
 use super::topic::{WireSpecification, put_specification, take_specification};
-use super::{DecodeError, cbor, kind};
+use super::{DecodeError, kind};
 use crate::domain::id::{Index, Lineage, Position, TopicId};
 use crate::domain::topic::path::TopicPath;
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use minicbor::{Decode, Encode};
 
-use super::cbor;
+use super::codec::cbor;
 use crate::domain::id::{ClusterId, Index, Lineage, Position, SessionId};
 use crate::domain::limits;
 

@@ -12,8 +12,8 @@
 //! numbered fields. Decoding takes hostile bytes: every length is checked against what is there and
 //! against a named limit before anything is allocated, and every failure is a [`DecodeError`].
 
-mod cbor;
 pub mod client_message;
+mod codec;
 pub mod command;
 pub mod conversation;
 pub mod delivery;
@@ -21,11 +21,7 @@ pub mod error_code;
 pub mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
-#[cfg(test)]
-mod golden;
 pub mod handshake;
-pub mod kind;
-mod laid;
 pub mod peer_message;
 pub mod read;
 pub mod record;
@@ -34,6 +30,7 @@ pub mod topic;
 
 pub use client_message::ClientMessage;
 pub use error_code::ErrorCode;
+pub use frame::kind;
 pub use server_message::ServerMessage;
 
 /// The client protocol's version, in the hello and in [`ALPN`].

@@ -11,7 +11,8 @@ use minicbor::decode::Error as ReadError;
 use minicbor::encode::{Error as WriteError, Write};
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
-use super::{DecodeError, cbor};
+use super::DecodeError;
+use super::codec::cbor;
 use crate::domain::id::{ClusterId, NodeId};
 use crate::domain::node_address::NodeAddress;
 use crate::domain::node_name::NodeName;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 
-use super::cbor::{self, blob, blob_option};
+use super::codec::cbor::{self, blob, blob_option};
 use super::topic::WireSpecification;
 use crate::domain::id::{Index, SessionId, TopicId};
 

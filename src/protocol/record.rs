@@ -14,7 +14,6 @@ use bytes::{BufMut, BytesMut};
 
 use crate::domain::id::{StreamId, TopicId};
 use crate::domain::topic::path::TopicPath;
-use crate::domain::topic::specification::TopicType;
 
 const UPDATE: u8 = 1;
 const STREAM_UPDATE: u8 = 2;
@@ -42,14 +41,10 @@ pub fn head_bytes(target: &Target) -> usize {
     }
 }
 
-/// Appends a record; `value` none is the null value.
-pub fn put_record(
-    buffer: &mut BytesMut,
-    target: &Target,
-    value_type: TopicType,
-    value: Option<&[u8]>,
-) {
-    let flags = value_type as u8 | if value.is_none() { NULL } else { 0 };
+/// Appends a record. `value_type` is the number of a
+/// [`TopicType`](crate::domain::topic::specification::TopicType); `value` none is the null value.
+pub fn put_record(buffer: &mut BytesMut, target: &Target, value_type: u8, value: Option<&[u8]>) {
+    let flags = value_type | if value.is_none() { NULL } else { 0 };
     match target {
         Target::Topic(topic) => {
             buffer.put_slice(&[UPDATE, flags]);
@@ -83,14 +78,14 @@ mod tests {
             buffer.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
         };
         assert_eq!(
-            laid(Target::Topic(TopicId(0x0102)), TopicType::Json, Some(b"{}")),
+            laid(Target::Topic(TopicId(0x0102)), 2, Some(b"{}")),
             "010202010000000000007b7d"
         );
         assert_eq!(
-            laid(Target::Stream(TopicId(1), StreamId(2)), TopicType::Int64, None),
+            laid(Target::Stream(TopicId(1), StreamId(2)), 4, None),
             "020c01000000000000000200000000000000"
         );
         let path = TopicPath::parse("a/b").unwrap();
-        assert_eq!(laid(Target::Path(path), TopicType::String, Some(b"x")), "03010300612f6278");
+        assert_eq!(laid(Target::Path(path), 1, Some(b"x")), "03010300612f6278");
     }
 }

@@ -3,11 +3,12 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use minicbor::{Decode, Encode};
 
+use super::codec::cbor;
+use super::codec::laid::Laid;
 use super::frame::put_frame;
 use super::handshake::{Refused, Welcome};
-use super::laid::Laid;
 use super::read::ReadReply;
-use super::{DecodeError, ErrorCode, cbor, kind};
+use super::{DecodeError, ErrorCode, kind};
 use crate::domain::id::{Index, StreamId, TopicId};
 
 /// Requests that one run of an acknowledgement frame may cover.

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use bytes::{BufMut, Bytes, BytesMut};
 use minicbor::{Decode, Encode};
 
-use super::cbor;
-use super::laid::{Laid, put_text};
-use super::{DecodeError, cbor::blob, cbor::blob_option};
+use super::DecodeError;
+use super::codec::cbor;
+use super::codec::cbor::{blob, blob_option};
+use super::codec::laid::{Laid, put_text};
 use crate::domain::limits;
 
 /// Properties that a specification in a message may have.

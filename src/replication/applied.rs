@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::raft_types::{LogId, StoredMembership};
+use super::consensus::raft_types::{LogId, StoredMembership};
 use crate::domain::machine::Machine;
 
 /// Entries whose state hash is remembered.
@@ -65,7 +65,7 @@ impl Applied {
 
     /// The newest applied entry: its term and index.
     pub(super) fn last(&self) -> Option<LogId> {
-        self.lock().last.clone()
+        self.lock().last
     }
 
     /// The state hash after `entry`, if it is among the newest [`HASHES_KEPT`].

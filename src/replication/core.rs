@@ -9,19 +9,20 @@ use quorate_storage::Log;
 use tokio::sync::watch;
 
 use super::applied::Applied;
-use super::ask::{self, Answerer};
-use super::caretaker::Progress;
+use super::consensus::state_store::Raft;
 use super::error::{ProposeError, Refusal};
 use super::handle::Member;
+use super::history::reader::History;
 use super::journal::Journal;
-use super::log_time::LogTime;
-use super::peers::Peers;
-use super::pending::Pending;
-use super::proposer::{Way, way};
-use super::quorum_watch::QuorumView;
+use super::members::ask::{self, Answerer};
+use super::members::peers::Peers;
+use super::proposing::log_time::LogTime;
+use super::proposing::pending::Pending;
+use super::proposing::proposer::{Way, way};
 use super::start::Groups;
-use super::state_store::Raft;
 use super::status::{ClusterStatus, NodeState, NodeStatus};
+use super::upkeep::caretaker::Progress;
+use super::upkeep::quorum_watch::QuorumView;
 use crate::domain::command::Command;
 use crate::domain::id::{Index, NodeId};
 use crate::domain::node_address::NodeAddress;
@@ -35,6 +36,7 @@ pub(super) struct Core {
     pub(super) raft: Raft,
     pub(super) applied: Applied,
     pub(super) journal: Journal,
+    pub(super) history: History,
     pub(super) pending: Arc<Pending>,
     pub(super) peers: Peers,
     pub(super) quorum: QuorumView,
@@ -43,6 +45,7 @@ pub(super) struct Core {
     pub(super) answerer: Answerer,
     pub(super) progress: watch::Receiver<Progress>,
     pub(super) log: Log,
+    pub(super) index: quorate_storage::index::Index,
     pub(super) groups: Groups,
     pub(super) client_reset_key: [u8; 32],
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate_storage::snapshot::CatalogueError;
 use quorate_storage::{DiskFault, OpenError};
 
-use super::founding::FoundingFault;
+use super::founding::rules::FoundingFault;
 use crate::domain::id::ClusterId;
 use crate::domain::node_name::NodeName;
 use crate::peer::MeshError;

@@ -5,16 +5,16 @@ use std::fmt::Debug;
 
 use bytes::{Buf, Bytes};
 
-use super::append_frame::{
+use super::consensus::append_frame::{
     AppendHead, accepted_bytes, answer_bytes, append_head_bytes, ballot_bytes, take_accepted,
     take_answer, take_ballot, take_transfer, take_verdict, transfer_bytes, verdict_bytes,
 };
-use super::ask::{report_bytes, take_report};
-use super::bootstrap::Introduction;
-use super::founding::Standing;
-use super::proposer::{commands_bytes, take_commands};
-use super::raft_codec::{membership_bytes, take_membership, take_vote, vote_bytes};
-use super::snapshot_transfer::{offer_bytes, take_offer};
+use super::consensus::raft_codec::{membership_bytes, take_membership, take_vote, vote_bytes};
+use super::consensus::snapshot_transfer::{offer_bytes, take_offer};
+use super::founding::bootstrap::Introduction;
+use super::founding::rules::Standing;
+use super::members::ask::{report_bytes, take_report};
+use super::proposing::proposer::{commands_bytes, take_commands};
 
 /// Reads the bytes after the first as the message that the first one chooses.
 ///

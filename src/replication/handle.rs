@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::caretaker::Progress;
 use super::core::Core;
 use super::error::{ProposeError, ReadError};
+use super::history::reader::JournalReader;
 use super::journal::Journal;
-use super::pending::SessionProposer;
+use super::proposing::pending::SessionProposer;
 use super::status::{ClusterStatus, NodeState, Quorum};
+use super::upkeep::caretaker::Progress;
 use crate::domain::command::Command;
-use crate::domain::id::{ClusterId, Index, Lineage, NodeId, SessionId};
+use crate::domain::id::{ClusterId, Index, Lineage, NodeId, Position, SessionId};
 use crate::domain::machine::{Answered, Machine};
 use crate::domain::node_address::NodeAddress;
 use crate::domain::node_name::NodeName;
@@ -51,6 +52,24 @@ impl Replication {
     #[must_use]
     pub fn journal(&self) -> &Journal {
         &self.core.journal
+    }
+
+    /// A reader of the journal that goes on from disk where the ring has let go.
+    #[must_use]
+    pub fn journal_reader(&self) -> JournalReader {
+        self.core.history.reader()
+    }
+
+    /// The index of this node's log: postings of topics, histories of sessions and configuration.
+    #[must_use]
+    pub fn index(&self) -> &quorate_storage::index::Index {
+        &self.core.index
+    }
+
+    /// Whether all events after `position` can be read, from memory or from disk.
+    #[must_use]
+    pub fn remembers(&self, position: Position) -> bool {
+        self.core.history.reaches(position)
     }
 
     /// Begins to take the commands of a session that this node hosts. Answers come on the
@@ -114,7 +133,7 @@ impl Replication {
     #[must_use]
     pub fn is_safe_to_stop(&self) -> bool {
         let voters = self.core.peers.roster().members().count();
-        self.core.peers.connected().len() >= voters / 2 + 1
+        self.core.peers.connected().len() > voters / 2
     }
 
     /// Whether this node leads now.

@@ -11,45 +11,29 @@
 //!               └── outcomes ── state store: machine.apply ◄─┘ ── events ─► journal
 //! ```
 
-mod append_frame;
 mod applied;
-mod ask;
-mod bootstrap;
-mod caretaker;
+mod consensus;
 mod core;
-mod directory;
-mod divergence;
 mod error;
 mod founding;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handle;
+mod history;
 mod journal;
-mod lanes;
-mod lifecycle;
-mod log_store;
-mod log_time;
-mod network;
-mod peers;
-mod pending;
-mod proposer;
-mod quorum_watch;
-mod raft_codec;
-mod raft_types;
-mod read_barrier;
+mod members;
+mod proposing;
 mod settings;
-mod snapshot_transfer;
-mod snapshotter;
 mod start;
-mod state_store;
 mod status;
 mod stop;
-mod vote_gate;
+mod upkeep;
 
 pub use error::{ProposeError, ReadError, Refusal, StartError};
-pub use founding::{FOUNDERS_MAX, FoundingFault};
+pub use founding::rules::{FOUNDERS_MAX, FoundingFault};
 pub use handle::{Member, Replication};
+pub use history::reader::JournalReader;
 pub use journal::{Block, Journal, RING_BYTES_DEFAULT, Read};
-pub use pending::{PERMITS, SessionProposer};
+pub use proposing::pending::{PERMITS, SessionProposer};
 pub use settings::{FoundingSettings, PeerSettings, ReplicationSettings, Retention, Timing};
 pub use status::{ClusterStatus, NodeReport, NodeState, NodeStatus, Quorum, Role};

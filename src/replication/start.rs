@@ -3,6 +3,7 @@
 //! | task or thread | group | owns | ends when |
 //! |---|---|---|---|
 //! | `log writer` (thread) | storage | the log's writer: group commit | the log is closed |
+//! | `index` (thread) | storage | the index of the log | its group stops |
 //! | mesh tasks | mesh | connections to peers | the mesh is stopped |
 //! | `lanes`, one `lane` per stream | consensus | what other members ask | its group stops, or the stream ends |
 //! | `proposer` | consensus | the way of commands into entries | its group stops |
@@ -23,36 +24,39 @@ use std::time::Duration;
 
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, SnapshotPolicy};
+use quorate_storage::index::IndexPlace;
 use quorate_storage::recovery::Tail;
 use quorate_storage::snapshot::{Catalogue, Owner};
 use quorate_storage::{Log, LogOptions, OpenReport, Step, Writer};
 use tokio::sync::{mpsc, watch};
 
 use super::applied::Applied;
-use super::ask::Answerer;
-use super::bootstrap::{Introduction, found, introduce, membership};
-use super::caretaker::{Caretaker, Progress};
+use super::consensus::log_store::LogStore;
+use super::consensus::network::Network;
+use super::consensus::state_store::{Raft, StateStore};
+use super::consensus::vote_gate::VoteGate;
 use super::core::Core;
-use super::directory::{Directory, random_number};
-use super::divergence::Comparison;
 use super::error::StartError;
-use super::founding::{Proposal, Standing};
+use super::founding::bootstrap::{Introduction, found, introduce, membership};
+use super::founding::directory::{Directory, random_number};
+use super::founding::rules::{Proposal, Standing};
 use super::handle::{Member, Replication};
+use super::history::indexing::{self, IndexSources};
+use super::history::reader::History;
 use super::journal::Journal;
-use super::lanes::Lanes;
-use super::lifecycle::Lifecycle;
-use super::log_store::LogStore;
-use super::log_time::LogTime;
-use super::network::Network;
-use super::peers::{Peers, Roster};
-use super::pending::Pending;
-use super::proposer::{Forwarded, Proposer};
-use super::quorum_watch::{LeaderContact, QuorumView, QuorumWatch};
+use super::members::ask::Answerer;
+use super::members::divergence::Comparison;
+use super::members::lanes::Lanes;
+use super::members::peers::{Peers, Roster};
+use super::proposing::log_time::LogTime;
+use super::proposing::pending::Pending;
+use super::proposing::proposer::{Forwarded, Proposer};
 use super::settings::{ReplicationSettings, Retention, Timing};
-use super::snapshotter::Snapshotter;
-use super::state_store::{Raft, StateStore};
 use super::status::NodeState;
-use super::vote_gate::VoteGate;
+use super::upkeep::caretaker::{Caretaker, Progress};
+use super::upkeep::lifecycle::Lifecycle;
+use super::upkeep::quorum_watch::{LeaderContact, QuorumView, QuorumWatch};
+use super::upkeep::snapshotter::Snapshotter;
 use crate::clock::{Clock, milliseconds};
 use crate::peer::{IncomingStream, Mesh, MeshSettings, ResetKey};
 use crate::protocol::peer_message::Hello;
@@ -107,7 +111,7 @@ impl Replication {
             mesh: supervisor.group("mesh"),
         };
         let ReplicationSettings { name, dir, disk, expect, peer, timing, .. } = settings;
-        let ReplicationSettings { retention, founding, permits, .. } = settings;
+        let ReplicationSettings { retention, founding, permits, index, .. } = settings;
         let state = watch::Sender::new(NodeState::Starting);
         let mut directory = Directory::open(disk, dir)?;
         // A member opens its log before it says hello: the hello tells whether its end is sound.
@@ -155,6 +159,7 @@ impl Replication {
                 groups: groups.clone(),
                 timing,
                 retention,
+                index,
                 permits,
                 state,
                 clock,
@@ -234,7 +239,7 @@ fn tell(report: &OpenReport, dir: &Path) {
 
 /// The writer's thread: group after group until the log is closed, or nothing can be flushed. A
 /// stop without a close, as after a start that failed, ends it between two groups.
-fn drive(mut writer: Writer, stop: &StopSignal, supervisor: &Supervisor) {
+pub(super) fn drive(mut writer: Writer, stop: &StopSignal, supervisor: &Supervisor) {
     loop {
         match writer.step(Some(WRITER_WAIT)) {
             Step::Idle { .. } if stop.is_stopped() => return,
@@ -264,6 +269,7 @@ struct Assembly {
     groups: Groups,
     timing: Timing,
     retention: Retention,
+    index: IndexPlace,
     permits: usize,
     state: watch::Sender<NodeState>,
     clock: Clock,
@@ -279,16 +285,27 @@ impl Assembly {
         self.state.send_replace(NodeState::Replaying);
         let pending = Pending::new(random_number()?, self.permits);
         let journal = Journal::new(0, self.retention.journal_bytes);
-        let store = StateStore {
+        let owner = Owner { cluster_id: member.cluster.0, lineage: member.lineage.0 };
+        let mut store = StateStore {
             applied: Applied::default(),
             journal: journal.clone(),
             pending: Arc::clone(&pending),
             catalogue: Arc::clone(&self.store.catalogue),
             log: self.store.log.clone(),
-            owner: Owner { cluster_id: member.cluster.0, lineage: member.lineage.0 },
+            owner,
             supervisor: self.groups.consensus.clone(),
+            index: None,
         };
         self.restore(&store).await?;
+        let sources = IndexSources {
+            place: self.index.clone(),
+            log: self.store.log.clone(),
+            catalogue: Arc::clone(&self.store.catalogue),
+            journal: journal.clone(),
+            owner,
+        };
+        let index = indexing::start(sources, &self.groups.storage)?;
+        store.index = Some(index.clone());
         self.state.send_replace(NodeState::Joining);
         let roster = Roster::new(&self.proposal, member.id);
         let peers = Peers::new(self.mesh.clone(), roster, clock);
@@ -310,6 +327,13 @@ impl Assembly {
             raft: raft.clone(),
             applied: store.applied.clone(),
             journal: journal.clone(),
+            history: History::new(
+                journal.clone(),
+                self.store.log.clone(),
+                Arc::clone(&self.store.catalogue),
+                self.groups.consensus.clone(),
+                clock,
+            ),
             pending: Arc::clone(&pending),
             peers: peers.clone(),
             quorum: quorum.clone(),
@@ -318,6 +342,7 @@ impl Assembly {
             answerer: answerer.clone(),
             progress: progress.subscribe(),
             log: self.store.log.clone(),
+            index: index.clone(),
             groups: self.groups.clone(),
             client_reset_key: self.directory.reset_keys().1,
         });
@@ -357,6 +382,8 @@ impl Assembly {
         };
         group.spawn("proposer", proposer.run(group.stop_signal()));
         let snapshotter = Snapshotter {
+            history: core.history.clone(),
+            index,
             raft,
             log: self.store.log.clone(),
             catalogue: Arc::clone(&self.store.catalogue),

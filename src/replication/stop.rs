@@ -5,7 +5,7 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 
 use super::core::Core;
-use super::pending::Intake;
+use super::proposing::pending::Intake;
 use super::status::NodeState;
 use crate::telemetry::event;
 
@@ -71,6 +71,7 @@ impl Core {
         self.groups.consensus.stop(TASK_PATIENCE).await;
         // Fails only when the engine's task is gone already.
         let _gone = self.raft.shutdown().await;
+        self.index.close();
         self.log.close();
         self.groups.storage.stop(TASK_PATIENCE).await;
         self.peers.mesh().stop().await;

@@ -6,8 +6,10 @@ use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Libraries that talk more than they tell; a directive that names one wins over this.
-const QUIET: &str = "quinn=warn,quinn_proto=warn,quinn_udp=warn,openraft=warn,sled=warn,rustls=warn,\
+/// Libraries that talk more than they tell; a directive that names one wins over this. The Raft
+/// library warns of every heartbeat that a dead peer does not answer, which the lifecycle events of
+/// peers and quorum say once.
+const QUIET: &str = "quinn=warn,quinn_proto=warn,quinn_udp=warn,openraft=error,sled=warn,rustls=warn,\
                      hyper=warn,h2=warn";
 /// An environment variable that wins over the configured filter.
 const FILTER_VARIABLE: &str = "QUORATE_LOG";

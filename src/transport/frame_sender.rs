@@ -28,8 +28,12 @@ pub enum Priority {
     High,
 }
 
-/// Sends frames on one stream, in order. Dropping it finishes the stream: the other side sees a
-/// clean end after all that was flushed.
+/// The code of a stream whose sender was dropped with frames still to be flushed.
+pub const ABANDONED: CloseCode = CloseCode(0);
+
+/// Sends frames on one stream, in order. Dropping it finishes the stream, and the other side sees a
+/// clean end after all that was flushed; if something was not, the stream is reset with
+/// [`ABANDONED`] instead, so that a missing rest is never taken for the end.
 #[derive(Debug)]
 pub struct FrameSender {
     stream: quinn::SendStream,
@@ -194,6 +198,14 @@ impl FrameSender {
     fn cut_tail(&mut self) {
         if !self.tail.is_empty() {
             self.queue.push_back(self.tail.split().freeze());
+        }
+    }
+}
+
+impl Drop for FrameSender {
+    fn drop(&mut self) {
+        if self.queued_bytes > 0 {
+            self.reset(ABANDONED);
         }
     }
 }

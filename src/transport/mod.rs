@@ -23,4 +23,4 @@ pub use connection::{CloseCode, Connection, ConnectionStats};
 pub use endpoint::{Accepting, Endpoint, EndpointLimits, ResetKey, SocketBuffers};
 pub use error::{AcceptError, BindError, Closed, ConnectError, ReceiveError, SendError, TlsError};
 pub use frame_receiver::{Frame, FrameReceiver};
-pub use frame_sender::{FrameSender, Priority, QUEUED_BYTES_MAX};
+pub use frame_sender::{ABANDONED, FrameSender, Priority, QUEUED_BYTES_MAX};

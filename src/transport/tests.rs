@@ -272,6 +272,15 @@ async fn ends_are_told_apart() {
     assert!(!soon(sender.acknowledged()).await);
     let stopped = SendError::Stopped { code: CloseCode(5) };
     assert_eq!(soon(sender.send(1, b"x")).await, Err(stopped));
+    // Dropped: a clean end if all was flushed, and not if something was not.
+    let (sender, _r, _b, mut incoming) = open(b"\x01\0\0\0\x07").await;
+    drop(sender);
+    assert_eq!(soon(incoming.next()).await.unwrap().unwrap().kind, 7);
+    assert_eq!(soon(incoming.next()).await, Ok(None));
+    let (mut sender, _r, _b, mut incoming) = open(b"\x03").await;
+    sender.queue(1, b"never flushed").unwrap();
+    drop(sender);
+    assert_eq!(soon(incoming.next()).await, Err(ReceiveError::Reset { code: ABANDONED }));
     // The connection closed, as both sides see it.
     let (mut sender, _r, _b, mut incoming) = open(b"\x03").await;
     dialed.close(CloseCode(42), "enough");
@@ -417,6 +426,26 @@ async fn a_restarted_node_says_at_once_that_it_forgot_its_connections() {
     soon(sender.send(1, b"are you there?")).await.unwrap();
     assert_eq!(soon(dialed.closed()).await, Closed::Restarted);
     assert!(relay.clock.since(began) < Duration::from_secs(3), "within moments, not a timeout");
+}
+
+#[tokio::test]
+async fn noise_on_the_port_changes_nothing() {
+    let house = House::new();
+    let server = house.listen(Edge::Peer);
+    let noise = tokio::net::UdpSocket::bind(loopback()).await.unwrap();
+    let mut seed = 1_u64;
+    for length in (0..1_400).step_by(7) {
+        let bytes: Vec<u8> = (0..length)
+            .map(|_| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (seed >> 56) as u8
+            })
+            .collect();
+        noise.send_to(&bytes, server.local_address()).await.unwrap();
+    }
+    let (dialed, accepted) = handshake(&server, ANY_NODE, &house.peer_tls()).await;
+    assert!(dialed.is_ok() && accepted.is_ok());
+    assert!(server.connections() <= 1);
 }
 
 /// A UDP relay, so that a server can be exchanged behind one address without its farewell.

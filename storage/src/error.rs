@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::poison::Poisoned;
+use crate::log::poison::Poisoned;
 use crate::recovery::Hole;
 
 /// A file operation, as named in errors.

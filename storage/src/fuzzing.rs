@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use crate::append_log::{Completion, Log, LogOptions};
 use crate::disk::{Disk, SimulatedDisk};
 use crate::error::OpenError;
 use crate::format::{put_u32, put_u64, read_u8, read_u32, read_u64};
-use crate::group_commit::{Step, Writer};
+use crate::log::append_log::{Completion, Log, LogOptions};
+use crate::log::group_commit::{Step, Writer};
 use crate::record::{self, DURABLE_MARK_BYTES, ENTRY_HEAD_BYTES, FRAME_BYTES, Record, RecordKind};
 use crate::recovery::Tail;
 use crate::segment::{FOOTER_BYTES, HEADER_BYTES, SegmentHeader, file_name};
@@ -178,9 +178,11 @@ pub struct Modelled {
 /// What a run of [`Modelled`] went through.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Statistics {
-    /// Crashes, openings' own included.
+    /// Crashes of the machine, during openings included.
     pub crashes: u64,
-    /// Crashes during an opening.
+    /// Ends of the process alone, during openings included.
+    pub kills: u64,
+    /// Crashes and ends during an opening.
     pub crashes_in_opening: u64,
     /// Openings that cut an unproven tail.
     pub cuts: u64,
@@ -354,14 +356,33 @@ impl Modelled {
         self.disk.is_down()
     }
 
-    /// The machine goes down and comes up; `next` decides what survives, and when an opening is
-    /// interrupted (0: never).
+    /// The `count`th flush of a file from now fails.
+    pub fn fail_flush_after(&mut self, count: u64) {
+        self.disk.fail_flush_after(count);
+    }
+
+    /// Whether a failed flush has ended this log.
+    pub fn is_poisoned(&self) -> bool {
+        self.running.as_ref().is_some_and(|(log, _)| log.poisoned().is_some())
+    }
+
+    /// The machine goes down and comes up, or only the process does; `next` decides which, what
+    /// survives, and when an opening is interrupted (0: never).
     pub fn reboot(&mut self, next: &mut dyn FnMut() -> u64) {
         self.take_acknowledged();
         self.running = None;
-        self.disk.crash(next());
-        self.statistics.crashes += 1;
+        self.go_down(next);
         self.open_until_up(8, next);
+    }
+
+    fn go_down(&mut self, next: &mut dyn FnMut() -> u64) {
+        if next().is_multiple_of(3) {
+            self.statistics.kills += 1;
+            self.disk.kill_process();
+        } else {
+            self.statistics.crashes += 1;
+            self.disk.crash(next());
+        }
     }
 
     /// Opens; in at most `interruptions` cases goes down on the way and begins again.
@@ -378,8 +399,7 @@ impl Modelled {
                 break;
             }
             self.statistics.crashes_in_opening += 1;
-            self.statistics.crashes += 1;
-            self.disk.crash(next());
+            self.go_down(next);
         }
         self.disk.go_down_after(u64::MAX / 2);
         let (log, writer, report) = open(&self.disk).expect("a log that crashed opens");
@@ -492,10 +512,11 @@ pub fn log_operations_on(disk: SimulatedDisk, bytes: &[u8]) -> Statistics {
             10 if argument % 4 == 0 => modelled.reset(argument / 4 % 10),
             10 | 11 => modelled.step(argument % 2 == 0),
             12 | 13 => modelled.drain(),
+            14 if argument % 8 == 0 => modelled.fail_flush_after(1 + argument / 8 % 4),
             14 => modelled.go_down_after(1 + argument % 24),
             _ => modelled.check_readers(),
         }
-        if modelled.is_down() || (operation > 250 && argument > 200) {
+        if modelled.is_down() || modelled.is_poisoned() || (operation > 250 && argument > 200) {
             seed = seed.wrapping_mul(0x9e37_79b9).wrapping_add(argument + 1);
             modelled.reboot(&mut || {
                 seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::disk::Disk;
 use crate::error::{DiskFault, OpenError};
 use crate::format::{array, read_u64};
-use crate::twin_file::TwinFile;
+use crate::log::twin_file::TwinFile;
 
 const NAME: &str = "identity";
 const KEY_AT: usize = 40;

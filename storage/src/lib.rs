@@ -18,35 +18,28 @@
 //! - Nothing is deleted because of doubt: what recovery cuts moves into `quarantine/`.
 //! - All file work goes through [`disk::Disk`], so the simulated disk sees every operation.
 
-pub mod append_log;
 pub mod disk;
 pub mod error;
 pub mod format;
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod group_commit;
-pub mod hard_state;
 pub mod identity;
 pub mod index;
 pub mod inspect;
 pub mod layout;
-mod log_state;
-mod piece;
-mod points;
-pub mod poison;
+pub mod log;
 pub mod record;
 pub mod recovery;
 pub mod segment;
 pub mod snapshot;
-mod standing;
-pub mod twin_file;
-mod visible;
 
-pub use append_log::{Completion, Log, LogOptions};
+pub use log::{append_log, group_commit, hard_state, poison, twin_file};
+
 pub use disk::{Disk, DiskFile, OpenMode};
 pub use error::{DiskFault, DiskOperation, LogError, OpenError, ReadError};
-pub use group_commit::{Step, Writer};
 pub use identity::Identity;
-pub use poison::Poisoned;
+pub use log::append_log::{Completion, Log, LogOptions};
+pub use log::group_commit::{Step, Writer};
+pub use log::poison::Poisoned;
 pub use record::{Position, Record, RecordKind};
 pub use recovery::{Hole, OpenReport, Tail};

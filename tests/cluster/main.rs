@@ -8,8 +8,12 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod damage;
 mod founding;
+mod history;
+mod node;
 mod order;
 mod restart;
 mod single;
 mod stage;
+mod upkeep;

@@ -24,34 +24,37 @@ use quorate::replication::{
 use quorate::supervisor::Supervisor;
 use quorate::transport::certificate::{Pem, make_ca, make_node};
 use quorate_storage::disk::RealDisk;
+use quorate_storage::index::{IndexPlace, MemoryStore};
 use tokio::sync::mpsc;
 
 /// The longest that any condition is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node that runs.
-pub struct Running {
-    pub node: Replication,
-    pub supervisor: Supervisor,
+pub(crate) struct Running {
+    pub(crate) node: Replication,
+    pub(crate) supervisor: Supervisor,
 }
 
 /// A cluster's folders, certificates and ports, and the nodes that run.
-pub struct Stage {
+pub(crate) struct Stage {
     dir: tempfile::TempDir,
     ca: Pem,
     ports: BTreeMap<String, u16>,
     expect: usize,
-    pub retention: Retention,
-    pub up: BTreeMap<String, Running>,
+    pub(crate) retention: Retention,
+    /// Index by sled in each node's folder, as the product does; in memory otherwise.
+    pub(crate) index_on_disk: bool,
+    pub(crate) up: BTreeMap<String, Running>,
 }
 
-pub fn name(text: &str) -> NodeName {
+pub(crate) fn name(text: &str) -> NodeName {
     NodeName::parse(text).unwrap()
 }
 
 impl Stage {
     /// Folders and ports for these nodes; none runs.
-    pub fn new(expect: usize, names: &[&str]) -> Self {
+    pub(crate) fn new(expect: usize, names: &[&str]) -> Self {
         // Held together until all are known, so that no two are the same.
         let sockets: Vec<UdpSocket> =
             names.iter().map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
@@ -66,18 +69,27 @@ impl Stage {
             ports,
             expect,
             retention: Retention { segment_bytes: 1 << 20, ..Retention::default() },
+            index_on_disk: false,
             up: BTreeMap::new(),
         }
     }
 
+    fn index_of(&self, dir: &Path) -> IndexPlace {
+        if self.index_on_disk {
+            IndexPlace::Folder(dir.join("index"))
+        } else {
+            IndexPlace::Memory(MemoryStore::new())
+        }
+    }
+
     /// Three nodes that run and are founded.
-    pub async fn three() -> Self {
+    pub(crate) async fn three() -> Self {
         let mut stage = Self::new(3, &["n1", "n2", "n3"]);
         stage.start_all().await;
         stage
     }
 
-    pub fn dir_of(&self, node: &str) -> PathBuf {
+    pub(crate) fn dir_of(&self, node: &str) -> PathBuf {
         self.dir.path().join(node)
     }
 
@@ -92,6 +104,7 @@ impl Stage {
             name: name(node),
             dir: dir.to_owned(),
             disk: Arc::new(RealDisk),
+            index: self.index_of(dir),
             expect: self.expect,
             peer: PeerSettings {
                 listen: self.address(node),
@@ -111,7 +124,7 @@ impl Stage {
     }
 
     /// Starts a node in a folder, whatever comes of it.
-    pub async fn try_start(&self, node: &str, dir: PathBuf) -> Result<Running, StartError> {
+    pub(crate) async fn try_start(&self, node: &str, dir: PathBuf) -> Result<Running, StartError> {
         // The socket of a node that has just stopped is closed by a task of its own.
         let address = self.address(node);
         until("the port is free", || UdpSocket::bind(address).is_ok()).await;
@@ -122,7 +135,7 @@ impl Stage {
     }
 
     /// Starts these nodes together and waits until each has started.
-    pub async fn start(&mut self, nodes: &[&str]) {
+    pub(crate) async fn start(&mut self, nodes: &[&str]) {
         let starts = nodes.iter().map(|node| self.try_start(node, self.dir_of(node)));
         let started = tokio::time::timeout(PATIENCE, futures::future::join_all(starts));
         let started = started.await.expect("the nodes find each other");
@@ -135,31 +148,31 @@ impl Stage {
         }
     }
 
-    pub async fn start_all(&mut self) {
+    pub(crate) async fn start_all(&mut self) {
         let nodes: Vec<String> = self.ports.keys().cloned().collect();
         let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
         self.start(&nodes).await;
     }
 
     /// Stops a node in good order.
-    pub async fn stop(&mut self, node: &str) {
+    pub(crate) async fn stop(&mut self, node: &str) {
         let running = self.up.remove(node).unwrap();
         running.node.stop(Duration::from_millis(200)).await;
         assert_eq!(running.supervisor.exit(), None, "{node} stopped in good order");
     }
 
-    pub async fn stop_all(&mut self) {
+    pub(crate) async fn stop_all(&mut self) {
         while let Some(node) = self.up.keys().next().cloned() {
             self.stop(&node).await;
         }
     }
 
-    pub fn node(&self, node: &str) -> &Replication {
+    pub(crate) fn node(&self, node: &str) -> &Replication {
         &self.up[node].node
     }
 
     /// The leader's name, once all running nodes agree on it and it runs.
-    pub async fn leader(&self) -> String {
+    pub(crate) async fn leader(&self) -> String {
         let mut leader = None;
         until("the nodes agree on a leader", || {
             let named: Vec<_> = self.up.values().map(|running| running.node.leader()).collect();
@@ -172,13 +185,13 @@ impl Stage {
     }
 
     /// A running node that does not lead.
-    pub async fn follower(&self) -> String {
+    pub(crate) async fn follower(&self) -> String {
         let leader = self.leader().await;
         self.up.keys().find(|name| **name != leader).unwrap().clone()
     }
 
     /// Waits until all running nodes have applied the same entry and hold the same state there.
-    pub async fn settle(&self) -> u64 {
+    pub(crate) async fn settle(&self) -> u64 {
         let mut entry = 0;
         until("the nodes hold one state", || {
             let states: Vec<(u64, u64)> = self
@@ -200,7 +213,7 @@ impl Stage {
 }
 
 /// Waits for a condition, up to [`PATIENCE`].
-pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let waiting = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -209,22 +222,26 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
-pub fn path(text: &str) -> TopicPath {
+pub(crate) fn path(text: &str) -> TopicPath {
     TopicPath::parse(text).unwrap()
 }
 
 /// A session on one node that writes numbered commands.
-pub struct Writer {
-    pub session: SessionId,
+pub(crate) struct Writer {
     proposer: SessionProposer,
     answers: mpsc::Receiver<Vec<Answered>>,
     next: u64,
-    pub answered: Vec<Answered>,
+    pub(crate) answered: Vec<Answered>,
 }
 
 impl Writer {
     /// Opens a session of this id.
-    pub async fn open(node: &Replication, id: u64) -> Self {
+    pub(crate) async fn open(node: &Replication, id: u64) -> Self {
+        Self::open_for(node, id, 60_000).await
+    }
+
+    /// Opens a session that outlives its host by so many milliseconds of log time.
+    pub(crate) async fn open_for(node: &Replication, id: u64, reconnect_timeout_ms: u64) -> Self {
         let session = SessionId(id);
         let open = Command::OpenSession(OpenSession {
             session,
@@ -232,7 +249,7 @@ impl Writer {
             principal: String::new(),
             roles: Vec::new(),
             properties: BTreeMap::new(),
-            reconnect_timeout_ms: 60_000,
+            reconnect_timeout_ms,
             host: node.member().id,
             incarnation: node.member().incarnation,
         });
@@ -242,14 +259,14 @@ impl Writer {
     }
 
     /// Goes on with a session at `next`.
-    pub fn attach(node: &Replication, session: SessionId, epoch: u32, next: u64) -> Self {
+    pub(crate) fn attach(node: &Replication, session: SessionId, epoch: u32, next: u64) -> Self {
         let role_version = node.view().session(session).unwrap().role_version();
         let (proposer, answers) = node.attach(session, epoch, role_version);
-        Self { session, proposer, answers, next, answered: Vec::new() }
+        Self { proposer, answers, next, answered: Vec::new() }
     }
 
     /// Sends one command; its number.
-    pub async fn send(&mut self, command: &Command) -> u64 {
+    pub(crate) async fn send(&mut self, command: &Command) -> u64 {
         let request = self.next;
         let answered_below = self.answered.last().map_or(1, |last| last.origin.request + 1);
         let bytes = command.encode();
@@ -264,12 +281,12 @@ impl Writer {
     }
 
     /// Commands without an answer.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         (self.next - 1) as usize - self.answered.len()
     }
 
     /// Takes one batch of answers, which must be the next ones in order.
-    pub async fn hear(&mut self) {
+    pub(crate) async fn hear(&mut self) {
         let batch = tokio::time::timeout(PATIENCE, self.answers.recv()).await;
         for answered in batch.expect("an answer comes").expect("the session is attached") {
             let expected = self.answered.last().map_or(1, |last| last.origin.request + 1);
@@ -282,7 +299,7 @@ impl Writer {
     }
 
     /// Sends one command and waits for its answer.
-    pub async fn ask(&mut self, command: &Command) -> (Outcome, Index) {
+    pub(crate) async fn ask(&mut self, command: &Command) -> (Outcome, Index) {
         let request = self.send(command).await;
         while self.answered.last().is_none_or(|last| last.origin.request < request) {
             self.hear().await;
@@ -292,7 +309,7 @@ impl Writer {
     }
 
     /// Adds a topic of int64 values.
-    pub async fn add_topic(&mut self, text: &str) -> TopicId {
+    pub(crate) async fn add_topic(&mut self, text: &str) -> TopicId {
         let specification = Specification::plain(TopicType::Int64);
         let (outcome, _) = self.ask(&Command::AddTopic { path: path(text), specification }).await;
         match outcome {
@@ -303,7 +320,7 @@ impl Writer {
 }
 
 /// Sets a topic to a number.
-pub fn update(topic: TopicId, number: u64) -> Command {
+pub(crate) fn update(topic: TopicId, number: u64) -> Command {
     let bytes = Some(Bytes::copy_from_slice(&number.to_be_bytes()));
     Command::Update {
         topic,
@@ -313,7 +330,7 @@ pub fn update(topic: TopicId, number: u64) -> Command {
 }
 
 /// The number that a topic holds on a node.
-pub fn number(node: &Replication, text: &str) -> Option<u64> {
+pub(crate) fn number(node: &Replication, text: &str) -> Option<u64> {
     let machine = node.view();
     let value = machine.topic_at(&path(text))?.value()?.clone();
     Some(u64::from_be_bytes(value[..].try_into().ok()?))

@@ -116,8 +116,14 @@ impl Cluster {
     pub(crate) fn watch(&self, node: &str, selector: &str) -> Watcher {
         let path = self.dir.join(format!("watch-{node}.ndjson"));
         let mut command = self.command(&["topics", "watch", "--json", selector, "--node", node]);
-        command.stdout(File::create(&path).unwrap()).stdin(Stdio::null());
-        Watcher { path, child: Owned(command.spawn().unwrap()) }
+        command.stdout(File::create(&path).unwrap()).stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut child = Owned(command.spawn().unwrap());
+        // It says so when it is subscribed: from then on nothing may be missing.
+        let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
+        let first = lines.next().unwrap().unwrap();
+        assert!(first.starts_with("watching"), "{first}\n{}", self.logs());
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        Watcher { path, child }
     }
 
     pub(crate) fn status(&self) -> Option<Value> {

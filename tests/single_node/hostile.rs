@@ -7,42 +7,58 @@ use quorate::protocol::command::ClientCommand;
 use quorate::protocol::handshake::{Hello, Refused, Welcome};
 use quorate::protocol::read::{Level, Query, Read};
 use quorate::protocol::server_message::{Acknowledged, Acknowledgement};
-use quorate::protocol::{ClientMessage, ErrorCode, ServerMessage};
-use quorate::transport::{Connection, FrameReceiver, FrameSender};
+use quorate::protocol::{ClientMessage, ErrorCode, ServerMessage, kind};
+use quorate::transport::{CloseCode, Connection, FrameReceiver, FrameSender};
 
 use crate::harness::{Node, path, soon};
 
 /// A connection that says what it is told to.
-pub struct Raw {
-    pub connection: Connection,
+pub(crate) struct Raw {
+    connection: Connection,
     sender: FrameSender,
     receiver: FrameReceiver,
 }
 
 impl Raw {
-    pub async fn connect(node: &Node) -> Self {
+    pub(crate) async fn connect(node: &Node) -> Self {
         let connection = node.connect().await;
         let (sender, receiver) = soon(connection.open_bi()).await.unwrap();
         Self { connection, sender, receiver }
     }
 
-    pub async fn send(&mut self, message: &ClientMessage) {
+    /// Cuts the connection without a word on its streams.
+    pub(crate) fn cut(&self) {
+        self.connection.close(CloseCode(1), "cut");
+    }
+
+    /// The event stream: the next one-way stream that is not a bulk.
+    pub(crate) async fn events(&self) -> FrameReceiver {
+        loop {
+            let mut stream = soon(self.connection.accept_uni()).await.unwrap();
+            let head = soon(stream.next()).await.unwrap().unwrap();
+            if head.kind == kind::EVENTS {
+                return stream;
+            }
+        }
+    }
+
+    pub(crate) async fn send(&mut self, message: &ClientMessage) {
         let mut buffer = BytesMut::new();
         message.put(&mut buffer);
         self.send_bytes(buffer.freeze()).await;
     }
 
-    pub async fn send_bytes(&mut self, bytes: Bytes) {
+    pub(crate) async fn send_bytes(&mut self, bytes: Bytes) {
         // A node that has closed the connection is seen by what it said.
         let _ = soon(self.sender.send_frames(bytes)).await;
     }
 
-    pub async fn next(&mut self) -> Option<ServerMessage> {
+    pub(crate) async fn next(&mut self) -> Option<ServerMessage> {
         let frame = soon(self.receiver.next()).await.ok()??;
         Some(ServerMessage::decode(frame.kind, frame.body).unwrap())
     }
 
-    pub async fn until(&mut self, wanted: impl Fn(&ServerMessage) -> bool) -> ServerMessage {
+    pub(crate) async fn until(&mut self, wanted: impl Fn(&ServerMessage) -> bool) -> ServerMessage {
         loop {
             let message = self.next().await.expect("the stream goes on");
             if wanted(&message) {
@@ -51,19 +67,19 @@ impl Raw {
         }
     }
 
-    pub async fn hello(&mut self, hello: &Hello) -> ServerMessage {
+    pub(crate) async fn hello(&mut self, hello: &Hello) -> ServerMessage {
         self.send(&ClientMessage::Hello(hello.clone())).await;
         self.next().await.unwrap()
     }
 
-    pub async fn welcome(&mut self, hello: &Hello) -> Welcome {
+    pub(crate) async fn welcome(&mut self, hello: &Hello) -> Welcome {
         match self.hello(hello).await {
             ServerMessage::Welcome(welcome) => welcome,
             other => panic!("{other:?}"),
         }
     }
 
-    pub async fn refused(&mut self, hello: &Hello) -> Refused {
+    pub(crate) async fn refused(&mut self, hello: &Hello) -> Refused {
         match self.hello(hello).await {
             ServerMessage::Refused(refused) => refused,
             other => panic!("{other:?}"),
@@ -71,14 +87,14 @@ impl Raw {
     }
 
     /// The code with which the node ends the connection.
-    pub async fn closed(&mut self) -> ErrorCode {
+    pub(crate) async fn closed(&mut self) -> ErrorCode {
         match self.until(|message| matches!(message, ServerMessage::Close { .. })).await {
             ServerMessage::Close { code, .. } => code,
             other => panic!("{other:?}"),
         }
     }
 
-    pub fn select(&self, request: u64, selector: &str) -> ClientMessage {
+    pub(crate) fn select(&self, request: u64, selector: &str) -> ClientMessage {
         command(
             request,
             &ClientCommand::Select {
@@ -102,7 +118,8 @@ async fn each_violation_ends_its_own_connection_with_its_code() {
     let node = Node::start().await;
     let good = node.client().await;
     good.add_topic(&path("g"), &Specification::plain(TopicType::Int64)).await.unwrap();
-    let update = |request| ClientMessage::Update { request, record: Bytes::from_static(b"\x01\x04") };
+    let update =
+        |request| ClientMessage::Update { request, record: Bytes::from_static(b"\x01\x04") };
     let frame = |message: &ClientMessage| {
         let mut buffer = BytesMut::new();
         message.put(&mut buffer);

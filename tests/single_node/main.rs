@@ -1,10 +1,5 @@
 //! One node in this process, over real QUIC on loopback: what clients see of it.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "helpers of tests fail by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod harness;
 mod hostile;

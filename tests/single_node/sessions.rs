@@ -1,10 +1,12 @@
 //! Sessions: who gets one, and how it outlives its connections.
 
 use quorate::client::{ConnectFailed, Value};
+use quorate::domain::id::Position;
 use quorate::domain::topic::specification::{Specification, TopicType};
-use quorate::protocol::ErrorCode;
+use quorate::protocol::delivery::{Event, EventMessage};
 use quorate::protocol::handshake::{Resume, Verdict};
-use quorate::protocol::{ClientMessage, ServerMessage};
+use quorate::protocol::record::Target;
+use quorate::protocol::{ClientMessage, ErrorCode, ServerMessage, kind};
 
 use crate::harness::{Node, path, soon};
 use crate::hostile::Raw;
@@ -71,6 +73,95 @@ async fn a_resumed_session_takes_its_place_and_goes_on_with_its_numbers() {
     let refused = Raw::connect(&node).await.refused(&hello).await;
     assert_eq!(refused.code, ErrorCode::NoSuchSession.number());
     writer.set(&path("r"), Value::String("on")).await.unwrap();
+    writer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_connection_detaches_its_session() {
+    let node = Node::start().await;
+    let mut raw = Raw::connect(&node).await;
+    let welcome = raw.welcome(&node.hello()).await;
+    assert_eq!(node.gateway.sessions(), 1);
+    raw.cut();
+    let mut applied = node.replication.journal().applied();
+    let detached = applied.wait_for(|_| {
+        let view = node.replication.view();
+        view.session(welcome.session).is_some_and(|session| session.detached_at_ms().is_some())
+    });
+    soon(detached).await.unwrap();
+    assert_eq!(node.gateway.sessions(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_cut_again_and_again_hears_every_event_once() {
+    const COUNT: u64 = 6_000;
+    let node = Node::start().await;
+    let writer = node.client().await;
+    let off = Specification::new(TopicType::Int64, [("CONFLATION", "off")]).unwrap();
+    let topic = writer.add_topic(&path("r"), &off).await.unwrap().topic;
+    let mut raw = Raw::connect(&node).await;
+    let mut hello = node.hello();
+    let mut welcome = raw.welcome(&hello).await;
+    raw.send(&raw.select(1, ">r")).await;
+    raw.until(|message| matches!(message, ServerMessage::Acknowledged(_))).await;
+
+    let publish = async {
+        let (mut publisher, mut answers) = writer.publisher(32);
+        let mut taken = Vec::new();
+        for number in 1..=COUNT {
+            while publisher.is_full() {
+                soon(answers.next_into(&mut taken)).await;
+                taken.clear();
+            }
+            let value = Value::Int64(i64::try_from(number).unwrap());
+            soon(publisher.send(&Target::Topic(topic), value, 0)).await.unwrap();
+        }
+    };
+    let read = async {
+        let (mut heard, mut newest, mut complete) = (0, Position::START, None);
+        let mut connections = 0;
+        while heard < COUNT {
+            connections += 1;
+            let mut events = raw.events().await;
+            for frames in 1.. {
+                let frame = soon(events.next()).await.unwrap().unwrap();
+                let frame_kind = frame.kind;
+                let message = EventMessage::decode(frame.kind, frame.body).unwrap();
+                let EventMessage::Event { position, last, event } = message else { panic!() };
+                match event {
+                    Event::Value { value: Some(value), .. } if position > newest => {
+                        heard += 1;
+                        assert_eq!(value[..], heard.to_le_bytes(), "at {position}");
+                    }
+                    Event::Value { .. } | Event::Initial { .. } | Event::Progress => {}
+                    other => panic!("{other:?}"),
+                }
+                newest = newest.max(position);
+                if last || frame_kind == kind::PROGRESS {
+                    complete = Some(position);
+                }
+                if heard == COUNT || frames % 700 == 0 {
+                    break;
+                }
+            }
+            raw.cut();
+            raw = Raw::connect(&node).await;
+            hello.resume = Some(Resume {
+                session: welcome.session,
+                secret: welcome.secret,
+                lineage: welcome.lineage,
+                position: complete,
+                initial_missing: false,
+                seen: None,
+            });
+            welcome = raw.welcome(&hello).await;
+            let position = complete.unwrap();
+            assert_eq!(welcome.verdict, Verdict::Continuous { position });
+        }
+        connections
+    };
+    let ((), connections) = tokio::join!(publish, read);
+    assert!(connections > 3, "{connections}");
     writer.close().await;
 }
 

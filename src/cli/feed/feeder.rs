@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use crate::cli::failure::Failure;
 use crate::client::{
-    Acknowledgement, Acknowledgements, Client, Detail, Pending, Publisher, Target, Value,
+    Acknowledgement, Acknowledgements, Answered, Client, Detail, ErrorCode, Pending, Publisher,
+    RequestError, Target, Value,
 };
 use crate::clock::Clock;
 use crate::domain::topic::path::TopicPath;
@@ -83,9 +84,16 @@ impl Feeder {
     ) -> anyhow::Result<()> {
         self.tally = Tally::new(self.clock.now());
         let mut pace = self.options.rate.map(|rate| Pace::new(rate, self.clock.now()));
+        let mut wrong_input = None;
         for update in updates {
-            let update =
-                update.map_err(|error| Failure::with(ExitCode::FAILED, error.to_string()))?;
+            let update = match update {
+                Ok(update) => update,
+                Err(error) => {
+                    // What was sent before is still waited for: the figures count it.
+                    wrong_input = Some(error);
+                    break;
+                }
+            };
             if let Some(pace) = &mut pace {
                 self.wait_until(pace.take(self.clock.now())).await?;
             }
@@ -98,9 +106,13 @@ impl Feeder {
             self.count_answers()?;
         }
         while let Some((path, pending)) = self.additions.pop_front() {
-            pending.await.with_context(|| format!("cannot add {path}"))?;
+            let answer = pending.await;
+            self.learn(path, answer)?;
         }
-        Ok(())
+        match wrong_input {
+            Some(error) => Err(Failure::with(ExitCode::FAILED, error.to_string())),
+            None => Ok(()),
+        }
     }
 
     /// Updates that were sent.
@@ -170,14 +182,28 @@ impl Feeder {
                     self.additions.push_front((path, pending));
                     break;
                 }
-                Some(answer) => {
-                    let answered = answer.with_context(|| format!("cannot add {path}"))?;
-                    if let Detail::Topic { topic, .. } = answered.detail {
-                        self.targets.insert(path, Target::Topic(topic));
-                    }
-                }
+                Some(answer) => self.learn(path, answer)?,
             }
         }
         Ok(())
+    }
+
+    /// Takes the answer to an addition. A topic that is there with another specification is not
+    /// missing: its updates go on by path, and say themselves if they do not fit its type.
+    fn learn(
+        &mut self,
+        path: TopicPath,
+        answer: Result<Answered, RequestError>,
+    ) -> anyhow::Result<()> {
+        match answer {
+            Err(error) if error.code() == Some(ErrorCode::ExistsMismatch) => Ok(()),
+            answer => {
+                let answered = answer.with_context(|| format!("cannot add {path}"))?;
+                if let Detail::Topic { topic, .. } = answered.detail {
+                    self.targets.insert(path, Target::Topic(topic));
+                }
+                Ok(())
+            }
+        }
     }
 }

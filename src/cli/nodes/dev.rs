@@ -48,21 +48,20 @@ async fn dev(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     output::line(format!("profile  {}", cluster.profile().display()));
     let mut stop = std::pin::pin!(runtime::stop_signal());
-    let ready = tokio::select! {
-        ready = cluster.wait_ready(Duration::from_secs(60)) => ready,
-        () = &mut stop => {
-            cluster.stop().await;
-            return Ok(ExitCode::DONE);
-        }
-    };
-    output::line(if ready { "ready" } else { "not ready after 60 s; see the nodes' node.log" });
+    let mut ready = std::pin::pin!(cluster.ready());
+    let mut is_ready = false;
     loop {
         let (node, died) = tokio::select! {
+            () = &mut ready, if !is_ready => {
+                is_ready = true;
+                output::line("ready");
+                continue;
+            }
             died = cluster.next_death() => died,
             () = &mut stop => break,
         };
         let name = cluster.nodes().get(node).map_or("?", |node| node.name.as_str());
-        output::line(format!("{name}  {died}"));
+        output::line(format!("{name}  {died}; see its node.log"));
         if !arguments.no_restart && died.is_worth_a_restart() {
             cluster.start_later(node, RESTART_DELAY);
         }

@@ -1,6 +1,7 @@
 //! A cluster of child processes on loopback: its directory, its processes, their deaths.
 //!
 //! ```text
+//! DIR/lock                held by the process that runs the nodes
 //! DIR/cluster.json        how many nodes, from which port: checked when the directory continues
 //! DIR/ca.pem, ca.key      the authority made for this directory
 //! DIR/admin.password      the generated administrator's password
@@ -12,6 +13,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs;
+use std::future::Future;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::process::ExitStatusExt as _;
@@ -97,13 +99,16 @@ pub(in crate::cli) struct LocalCluster {
     /// Nodes to start again, and when; in order of time.
     restarts: VecDeque<(usize, Instant)>,
     clock: Clock,
+    /// Held as long as the value lives.
+    _lock: fs::File,
 }
 
 impl LocalCluster {
     /// Makes the directory, or continues one that was made for the same plan.
     ///
     /// # Errors
-    /// When it was made for another plan, cannot be written, or the plan is not a legal cluster.
+    /// When it was made for another plan, is in use, cannot be written, or the plan is not a legal
+    /// cluster.
     pub(in crate::cli) fn prepare(dir: &Path, plan: Plan) -> anyhow::Result<Self> {
         if plan.nodes == 2 || plan.nodes > 7 {
             return Err(Failure::usage(format!(
@@ -121,6 +126,7 @@ impl LocalCluster {
         }
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let dir = fs::canonicalize(dir)?;
+        let lock = locked(&dir)?;
         let nodes: Vec<NodePlace> = (0..plan.nodes).map(|k| place(&dir, plan, k)).collect();
         let record = dir.join("cluster.json");
         match fs::read(&record) {
@@ -147,7 +153,7 @@ impl LocalCluster {
         }
         let children = nodes.iter().map(|_| None).collect();
         let clock = Clock::system();
-        Ok(Self { dir, nodes, children, restarts: VecDeque::new(), clock })
+        Ok(Self { dir, nodes, children, restarts: VecDeque::new(), clock, _lock: lock })
     }
 
     /// Where the nodes live and listen.
@@ -158,6 +164,11 @@ impl LocalCluster {
     /// A client profile that lists every node.
     pub(in crate::cli) fn profile(&self) -> PathBuf {
         self.dir.join("client.toml")
+    }
+
+    /// The processes of the nodes that run, in the order of the nodes.
+    pub(in crate::cli) fn pids(&self) -> Vec<u32> {
+        self.children.iter().flatten().filter_map(Child::id).collect()
     }
 
     /// Starts a node; one that runs already is left alone.
@@ -231,16 +242,35 @@ impl LocalCluster {
         }
     }
 
-    /// Waits until every node says that it is ready; false when the time is over before.
-    pub(in crate::cli) async fn wait_ready(&self, timeout: Duration) -> bool {
-        let all = async {
-            for node in &self.nodes {
-                while !answers_ready(node.http).await {
+    /// Completes when every node says that it is ready.
+    pub(in crate::cli) fn ready(&self) -> impl Future<Output = ()> + use<> {
+        let doors: Vec<SocketAddr> = self.nodes.iter().map(|node| node.http).collect();
+        async move {
+            for door in doors {
+                while !answers_ready(door).await {
                     tokio::time::sleep(POLL_INTERVAL).await;
                 }
             }
+        }
+    }
+
+    /// Waits until every node is ready.
+    ///
+    /// # Errors
+    /// When one ends before, or the time is over.
+    pub(in crate::cli) async fn wait_ready(&mut self, timeout: Duration) -> anyhow::Result<()> {
+        let ready = self.ready();
+        let dir = self.dir.clone();
+        let waited = tokio::select! {
+            ready = tokio::time::timeout(timeout, ready) => ready,
+            (node, died) = self.next_death() => {
+                let name = self.nodes.get(node).map_or("?", |node| node.name.as_str());
+                anyhow::bail!("{name} {died}; see {}/{name}/node.log", dir.display());
+            }
         };
-        tokio::time::timeout(timeout, all).await.is_ok()
+        waited.with_context(|| {
+            format!("not ready after {} s; see node.log in {}", timeout.as_secs(), dir.display())
+        })
     }
 
     /// Ends every node: asked first, by closing its standard input, then killed.
@@ -254,6 +284,23 @@ impl LocalCluster {
                 // It had its time; a killed node replays its log.
                 drop(child.kill().await);
             }
+        }
+    }
+}
+
+/// Two that start the same nodes would each take the other's for dead, and start them for ever.
+fn locked(dir: &Path) -> anyhow::Result<fs::File> {
+    let path = dir.join("lock");
+    let lock =
+        fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => anyhow::bail!(
+            "another process runs the cluster in {}; end it, or give another --dir",
+            dir.display()
+        ),
+        Err(fs::TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
         }
     }
 }
@@ -373,6 +420,9 @@ mod tests {
         let cluster = LocalCluster::prepare(dir.path(), plan).unwrap();
         assert_eq!(cluster.nodes()[2].peer.to_string(), "127.0.0.1:7421");
         let password = fs::read(dir.path().join("admin.password")).unwrap();
+        let second = LocalCluster::prepare(dir.path(), plan);
+        assert!(second.err().unwrap().to_string().contains("another process"));
+        drop(cluster);
         LocalCluster::prepare(dir.path(), plan).unwrap();
         assert_eq!(fs::read(dir.path().join("admin.password")).unwrap(), password);
         let other = LocalCluster::prepare(dir.path(), Plan { nodes: 5, ..plan });

@@ -15,11 +15,13 @@ use crate::supervisor::{ExitCode, Supervisor};
 use crate::telemetry::{logging, recorder::Recorder};
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Without --config a single node runs on loopback, with certificates of its own \
+#[command(
+    after_help = "Without --config a single node runs on loopback, with certificates of its own \
 making and an administrator's password that is printed once.
 
 Exit codes: 0 stopped, 1 failed, 2 configuration, 70 a flush failed or a part panicked, 73 storage is
-damaged, 75 the quorum was lost and on_quorum_loss is shutdown, 78 name in use or wrong cluster.")]
+damaged, 75 the quorum was lost and on_quorum_loss is shutdown, 78 name in use or wrong cluster."
+)]
 pub(in crate::cli) struct Arguments {
     /// The node's settings; flags win over them.
     #[arg(long)]

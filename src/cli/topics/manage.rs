@@ -34,7 +34,7 @@ pub(super) struct Set {
     /// Which topic.
     path: String,
     /// The value as text: a JSON text, a number, a string, base64 for binary.
-    #[arg(required_unless_present = "null")]
+    #[arg(required_unless_present = "null", allow_negative_numbers = true)]
     value: Option<String>,
     /// Set the null value.
     #[arg(long, conflicts_with = "value")]
@@ -51,7 +51,7 @@ pub(super) struct Set {
 pub(super) struct Get {
     /// Which topic.
     path: String,
-    /// One JSON object with path, type, version and value.
+    /// One JSON object with path, type, properties, version and value.
     #[arg(long)]
     json: bool,
     /// The node to ask first; after its death any other.
@@ -176,6 +176,7 @@ pub(super) async fn list(profile: &ProfileArguments, list: List) -> anyhow::Resu
             selector: list.selector.clone(),
             from: from.take(),
             values: list.values.then_some(0),
+            properties: list.json,
             ..Fetch::default()
         };
         let page = client.fetch(fetch, ReadLevel::Local).await.context("cannot list topics")?;
@@ -218,7 +219,7 @@ pub(super) async fn remove(profile: &ProfileArguments, remove: Remove) -> anyhow
 /// The topic at a path with its value, if there is one.
 async fn find(client: &Client, path: &TopicPath) -> anyhow::Result<Option<FetchedTopic>> {
     let selector = format!(">{path}");
-    let fetch = Fetch { selector, values: Some(0), ..Fetch::default() };
+    let fetch = Fetch { selector, values: Some(0), properties: true, ..Fetch::default() };
     let page =
         client.fetch(fetch, ReadLevel::Linearizable).await.context("cannot read the topic")?;
     Ok(page.topics.into_iter().next())
@@ -231,6 +232,7 @@ fn row(topic: &FetchedTopic, with_value: bool) -> anyhow::Result<String> {
     fields.insert("topic".into(), topic.path.as_str().into());
     fields.insert("id".into(), topic.topic.to_string().into());
     fields.insert("type".into(), topic_type.name().into());
+    fields.insert("properties".into(), json!(topic.properties));
     let version = topic.version.map_or(Value::Null, |version| version.to_string().into());
     fields.insert("version".into(), version);
     let text = Value::Object(fields).to_string();

@@ -29,7 +29,7 @@ enum Subcommands {
     Add(manage::Add),
     /// Set a topic's value.
     Set(manage::Set),
-    /// Print a topic's value, byte for byte.
+    /// Print a topic's value: as it was written, binary as base64.
     Get(manage::Get),
     /// List the topics that a selector matches.
     List(manage::List),

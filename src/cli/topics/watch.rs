@@ -2,11 +2,14 @@
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
+use tokio::sync::watch::Receiver;
 
 use crate::cli::failure::Failure;
-use crate::cli::profile::{self, ProfileArguments};
+use crate::cli::profile::ProfileArguments;
 use crate::cli::{output, runtime};
-use crate::client::{Event, EventStream, StartFrom};
+use crate::client::{
+    ConnectionState, Event, EventStream, ResetReason, StartFrom, UnsubscribeReason,
+};
 use crate::domain::id::{Lineage, Position};
 use crate::domain::topic::specification::TopicType;
 use crate::domain::topic::value;
@@ -15,7 +18,8 @@ use crate::supervisor::ExitCode;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "With --json each line is {\"position\", \"index\", \"ordinal\", \"topic\", \
-\"kind\", \"value\"}; kind is one of value, added, removed, subscribed, unsubscribed, reset."
+\"kind\", \"value\"}; kind is one of value, added, removed, subscribed, unsubscribed, reset.
+With --topics a topic that stood there before is \"added\" with \"reason\": \"selected\"."
 )]
 pub(super) struct Watch {
     /// Which topics, now and in future.
@@ -42,22 +46,49 @@ pub(super) async fn run(profile: &ProfileArguments, watch: Watch) -> anyhow::Res
     if let Some(from) = watch.from {
         config = config.from(from);
     }
-    let client = profile::connect(config, watch.node.as_deref()).await?;
+    let client = profile.connect_with(config, watch.node.as_deref()).await?;
     let events = if watch.topics {
         client.listen(&watch.selector).await
     } else {
         client.subscribe(&watch.selector).await
     };
     let mut events = events.with_context(|| format!("cannot watch {}", watch.selector))?;
+    // Whoever waits to change something until it is seen can wait for this line.
+    output::note(format!("watching {} on {}", watch.selector, client.node()));
     let ended = tokio::select! {
         () = runtime::stop_signal() => None,
         ended = print(&mut events, &watch) => ended,
+        () = tell_moves(client.states()) => None,
     };
     client.close().await;
     match ended {
         Some(reason) => Err(Failure::with(ExitCode::CONNECTION, reason)),
         None => Ok(ExitCode::DONE),
     }
+}
+
+/// Says on standard error when the session has to wait, and where it goes on. Never completes.
+async fn tell_moves(mut states: Receiver<ConnectionState>) {
+    states.mark_unchanged();
+    while states.changed().await.is_ok() {
+        let state = states.borrow_and_update().clone();
+        if let Some(text) = state_text(&state) {
+            output::note(text);
+        }
+    }
+    std::future::pending().await
+}
+
+/// A change of the connection for people; its end is told by the exit.
+fn state_text(state: &ConnectionState) -> Option<String> {
+    Some(match state {
+        ConnectionState::Connected { node } => format!("{node} serves this session"),
+        ConnectionState::Parked { node } => {
+            format!("{node} has lost its quorum; waiting for it, or for another node")
+        }
+        ConnectionState::Reconnecting => "the node is gone; trying the others".to_owned(),
+        ConnectionState::Ended(_) => return None,
+    })
 }
 
 /// Prints until there were enough events; why the session ended, if it did before.
@@ -96,12 +127,36 @@ fn kind(event: &Event) -> Option<&'static str> {
         Event::Subscribed { .. } => "subscribed",
         Event::Value { .. } => "value",
         Event::Unsubscribed { .. } => "unsubscribed",
-        Event::Added { .. } => "added",
-        Event::Removed { .. } => "removed",
-        Event::Selected { .. } => "selected",
-        Event::Deselected { .. } => "deselected",
+        // Readers know these words only; the reason tells the events of one word apart.
+        Event::Added { .. } | Event::Selected { .. } => "added",
+        Event::Removed { .. } | Event::Deselected { .. } => "removed",
         Event::Reset { .. } => "reset",
         Event::Current { .. } | Event::Lagged { .. } | Event::Moved { .. } => return None,
+    })
+}
+
+/// What else there is to know about an event of its kind.
+fn reason(event: &Event) -> Option<&'static str> {
+    Some(match event {
+        Event::Unsubscribed { reason, .. } => match reason {
+            UnsubscribeReason::Requested => "requested",
+            UnsubscribeReason::Control => "control",
+            UnsubscribeReason::Removed => "removed",
+            UnsubscribeReason::Authorization => "authorization",
+            UnsubscribeReason::BackPressure => "back-pressure",
+            _ => "unknown",
+        },
+        Event::Reset { reason, .. } => match reason {
+            ResetReason::Asked => "asked",
+            ResetReason::Purged => "purged",
+            ResetReason::OtherLineage => "other-lineage",
+            ResetReason::SnapshotInstalled => "snapshot-installed",
+            ResetReason::NotIndexed => "not-indexed",
+            ResetReason::SelectionsChanged => "selections-changed",
+        },
+        Event::Selected { .. } => "selected",
+        Event::Deselected { .. } => "deselected",
+        _ => return None,
     })
 }
 
@@ -121,29 +176,21 @@ fn json_line(event: &Event) -> Option<String> {
         Event::Value { topic, value, .. } => {
             json_value(topic.topic_type.unwrap_or(TopicType::Binary), value.as_deref())
         }
-        Event::Unsubscribed { reason, .. } => {
-            format!("\"value\":null,\"reason\":{}", Value::from(format!("{reason:?}")))
-        }
-        Event::Reset { reason, lineage, .. } => format!(
-            "\"value\":null,\"reason\":{},\"lineage\":\"{lineage}\"",
-            Value::from(format!("{reason:?}"))
-        ),
+        Event::Reset { lineage, .. } => format!("\"value\":null,\"lineage\":\"{lineage}\""),
         Event::Subscribed { topic, .. } | Event::Added { topic, .. } => format!(
             "\"value\":null,\"type\":{}",
             Value::from(topic.topic_type.map(TopicType::name))
         ),
         _ => "\"value\":null".to_owned(),
     };
-    Some(format!("{head},{rest}}}"))
+    let reason = reason(event).map(|reason| format!(",\"reason\":\"{reason}\""));
+    Some(format!("{head},{rest}{}}}", reason.unwrap_or_default()))
 }
 
 /// The field `value` of a line of JSON, and `encoding` beside it where it is needed.
 pub(super) fn json_value(topic_type: TopicType, bytes: Option<&[u8]>) -> String {
-    let mut text = value::to_json(topic_type, bytes);
-    // A JSON value may be written over several lines; a newline is never inside of a string.
-    if text.contains(['\n', '\r']) {
-        text = text.replace(['\n', '\r'], " ");
-    }
+    // It takes one line, however the value was written.
+    let text = value::to_json(topic_type, bytes);
     let encoding = match (topic_type, bytes) {
         (TopicType::Binary, Some(_)) => ",\"encoding\":\"base64\"",
         _ => "",
@@ -159,11 +206,13 @@ fn text_line(event: &Event) -> Option<String> {
             let topic_type = topic.topic_type.unwrap_or(TopicType::Binary);
             format!("{position}  {path}  {}", value::to_text(topic_type, value.as_deref()))
         }
-        Event::Unsubscribed { reason, .. } => format!("{position}  {path}  {kind} {reason:?}"),
-        Event::Reset { reason, lineage, .. } => {
-            format!("{position}  {kind} {reason:?}, lineage {lineage}")
+        Event::Reset { lineage, .. } => {
+            format!("{position}  {kind} {}, lineage {lineage}", reason(event).unwrap_or_default())
         }
-        _ => format!("{position}  {path}  {kind}"),
+        _ => match reason(event) {
+            Some(reason) => format!("{position}  {path}  {kind} {reason}"),
+            None => format!("{position}  {path}  {kind}"),
+        },
     })
 }
 
@@ -188,12 +237,35 @@ mod tests {
 
     #[test]
     fn values_take_one_line() {
-        assert_eq!(json_value(TopicType::Json, Some(b"{\n \"a\": 1}")), "\"value\":{  \"a\": 1}");
+        assert_eq!(json_value(TopicType::Json, Some(b"{\n \"a\": 1}")), "\"value\":{ \"a\": 1}");
         assert_eq!(
             json_value(TopicType::Binary, Some(b"\x00\x01")),
             "\"value\":\"AAE=\",\"encoding\":\"base64\""
         );
         assert_eq!(json_value(TopicType::String, None), "\"value\":null");
+    }
+
+    #[test]
+    fn events_are_told_in_six_words_and_a_reason() {
+        let position = Position::START;
+        let topic = std::sync::Arc::new(crate::client::Topic {
+            id: crate::domain::id::TopicId(1),
+            path: crate::domain::topic::path::TopicPath::parse("a/b").unwrap(),
+            topic_type: Some(TopicType::Json),
+            properties: std::collections::BTreeMap::new(),
+        });
+        let selected = json_line(&Event::Selected { position, topic: topic.clone() }).unwrap();
+        let selected: Value = serde_json::from_str(&selected).unwrap();
+        assert_eq!((&selected["kind"], &selected["reason"]), (&json!("added"), &json!("selected")));
+        let reason = UnsubscribeReason::BackPressure;
+        let gone = json_line(&Event::Unsubscribed { position, topic, reason }).unwrap();
+        let gone: Value = serde_json::from_str(&gone).unwrap();
+        assert_eq!(gone["reason"], "back-pressure");
+        let lineage = Lineage(7);
+        let reset = Event::Reset { position, reason: ResetReason::OtherLineage, lineage };
+        let reset: Value = serde_json::from_str(&json_line(&reset).unwrap()).unwrap();
+        assert_eq!(reset["reason"], "other-lineage");
+        assert_eq!(reset["lineage"], "0000000000000007");
     }
 
     #[test]

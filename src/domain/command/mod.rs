@@ -14,6 +14,7 @@
 //! compares it with the topic's. A released archive never changes: new fields are a new version.
 
 mod archive;
+pub mod entry;
 
 use std::collections::BTreeMap;
 

@@ -123,6 +123,19 @@ pub fn command_bytes(input: &[u8]) {
     }
 }
 
+/// Reads bytes as a log entry's payload, and its commands.
+///
+/// # Panics
+/// When what is read is written with other bytes: an entry has one encoding only.
+pub fn entry_payload(input: &[u8]) {
+    let input = Bytes::copy_from_slice(input);
+    let Ok(payload) = Payload::decode(input.clone()) else { return };
+    assert_eq!(payload.encode(), input);
+    for proposal in payload.proposals {
+        let _unreadable = Command::decode(proposal.command).is_err();
+    }
+}
+
 /// One command of every kind, with every field away from its default.
 #[must_use]
 pub fn every_command() -> Vec<Command> {

@@ -125,6 +125,10 @@ pub fn from_text(topic_type: TopicType, text: &str) -> Result<Bytes, ValueError>
         }
         TopicType::Double => {
             let number: f64 = text.parse().map_err(|_| not_a_number())?;
+            // Digits that overflow are no spelling of infinity.
+            if number.is_infinite() && text.contains(|letter: char| letter.is_ascii_digit()) {
+                return Err(not_a_number());
+            }
             Bytes::copy_from_slice(&number.to_le_bytes())
         }
     };
@@ -260,6 +264,7 @@ mod tests {
             (TopicType::Int64, "1.5"),
             (TopicType::Int64, "9223372036854775808"),
             (TopicType::Double, "one"),
+            (TopicType::Double, "1e400"),
         ] {
             assert!(from_text(topic_type, text).is_err(), "{topic_type} {text}");
         }

@@ -67,6 +67,8 @@ struct Power {
     down: bool,
     /// Flushes report success and do nothing.
     lies: bool,
+    /// Flushes until one fails.
+    flushes_left: Option<u64>,
 }
 
 impl SimulatedDisk {
@@ -90,6 +92,22 @@ impl SimulatedDisk {
     /// Whether the machine went down.
     pub fn is_down(&self) -> bool {
         self.lock().power.down
+    }
+
+    /// The `count`th flush of a file from now, 1 being the next, fails as Linux does it: the bytes
+    /// stay readable, but no later flush will write them unless they are written anew.
+    pub fn fail_flush_after(&self, count: u64) {
+        self.lock().power.flushes_left = Some(count);
+    }
+
+    /// The process ends and another begins: open handles die, everything stays readable, and what
+    /// was not durable still is not.
+    pub fn kill_process(&self) {
+        let mut world = self.lock();
+        world.power.generation += 1;
+        world.power.down = false;
+        world.power.down_at = None;
+        world.power.flushes_left = None;
     }
 
     /// From now on flushes of files report success and do nothing: the planted fault that a check of
@@ -123,6 +141,7 @@ impl SimulatedDisk {
         world.power.generation += 1;
         world.power.down = false;
         world.power.down_at = None;
+        world.power.flushes_left = None;
     }
 
     /// The bytes of a file as a reader sees them now; for tests that damage or compare files.
@@ -184,6 +203,12 @@ impl SimulatedDisk {
 impl Power {
     fn check(&self, generation: u64) -> io::Result<()> {
         if self.down || generation != self.generation { Err(down()) } else { Ok(()) }
+    }
+
+    fn flush_fails(&mut self) -> bool {
+        let fails = self.flushes_left == Some(1);
+        self.flushes_left = self.flushes_left.and_then(|left| left.checked_sub(1));
+        fails
     }
 
     fn count(&mut self) -> bool {
@@ -413,7 +438,12 @@ impl DiskFile for SimulatedFile {
         if world.power.lies {
             return Ok(());
         }
+        let fails = world.power.flush_fails();
         let file = world.files.get_mut(&self.inode).ok_or_else(down)?;
+        if fails {
+            file.pending.clear();
+            return Err(rustix::io::Errno::IO.into());
+        }
         for change in std::mem::take(&mut file.pending) {
             apply_change(&mut file.durable, &change);
         }

@@ -15,7 +15,7 @@ use super::postings::leaf_key;
 use super::rows::{effects_key, entry_of};
 use super::serving::{ROWS_PER_STEP, Serving, Trouble};
 use super::store::{BATCH_KEYS_MAX, Batch, Page, StoreError, Tree};
-use crate::append_log::SegmentSummary;
+use crate::log::append_log::SegmentSummary;
 
 /// Trees whose rows below the coverage are removed.
 const CLEARED: [Tree; 2] = [Tree::Effects, Tree::Sessions];

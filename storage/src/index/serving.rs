@@ -15,8 +15,8 @@ use super::queue::QUEUE_BYTES_MAX;
 use super::rows::Applied;
 use super::store::{Batch, Store, StoreError, Tree};
 use super::worker::{IndexStep, KeyFunction, REPLAY_ENTRIES_MAX, Replay, ReplayRequest, Replayed};
-use crate::append_log::{Log, SegmentSummary};
 use crate::error::ReadError;
+use crate::log::append_log::{Log, SegmentSummary};
 use crate::snapshot::Catalogue;
 
 /// Rows that one step of checking or cutting looks at.

@@ -14,8 +14,8 @@ use super::queue::Taken;
 use super::rows::Applied;
 use super::serving::{Check, Serving, Trouble, write_mark};
 use super::store::{StoreError, Tree};
-use crate::append_log::{Log, SegmentSummary};
 use crate::error::ReadError;
+use crate::log::append_log::{Log, SegmentSummary};
 use crate::record::Record;
 use crate::snapshot::{Catalogue, Owner};
 

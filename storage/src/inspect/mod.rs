@@ -17,11 +17,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::append_log::{Log, LogOptions};
 use crate::disk::{Disk, OpenMode, RealDisk};
 use crate::error::OpenError;
 use crate::identity::IdentityFile;
 use crate::layout;
+use crate::log::append_log::{Log, LogOptions};
 use crate::recovery::{OpenReport, Tail};
 use crate::segment::SegmentHeader;
 use crate::snapshot::{SnapshotHead, SnapshotId, SnapshotReader};

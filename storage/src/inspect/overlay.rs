@@ -48,7 +48,7 @@ impl OverlayDisk {
         Self { below, changes: Arc::default() }
     }
 
-    /// Whether a file was written, renamed or removed up here.
+    /// Whether a file was changed, renamed or removed up here.
     pub fn has_changed(&self, path: &Path) -> bool {
         match self.lock().files.get(path) {
             None => false,
@@ -187,11 +187,14 @@ impl DiskFile for OverlayFile {
                     page
                 }
             };
+            let before = page.clone();
             copy_overlap(&mut page, start, bytes, offset);
+            // Opening writes some bytes once more as they are; that changes nothing.
+            content.changed |= page != before;
             content.pages.insert(number, page);
         }
+        content.changed |= content.size < end;
         content.size = content.size.max(end);
-        content.changed = true;
         Ok(bytes.len())
     }
 

@@ -104,7 +104,7 @@ pub(super) fn walk_all(
             None => {}
         }
     }
-    let quarantine = dir.join(crate::twin_file::QUARANTINE);
+    let quarantine = dir.join(crate::log::twin_file::QUARANTINE);
     let aside = names_in(&**disk, &quarantine)?;
     leftovers.extend(aside.into_iter().map(|name| quarantine.join(name)));
     Ok((segments, leftovers))

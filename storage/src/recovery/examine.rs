@@ -2,16 +2,16 @@
 
 use super::replay::Replay;
 use super::{LastSegment, Opening, Stop};
-use crate::append_log::SegmentSummary;
 use crate::disk::{NamedFile, OpenMode};
 use crate::error::{DiskFault, OpenError};
-use crate::hard_state::NumberedState;
-use crate::log_state::Segment;
+use crate::log::append_log::SegmentSummary;
+use crate::log::hard_state::NumberedState;
+use crate::log::log_state::Segment;
+use crate::log::visible::End;
 use crate::record::{Damage, RecordKind};
 use crate::segment::{
     FOOTER_BYTES, Footer, HEADER_BYTES, Located, ScanFault, Scanner, SegmentHeader, file_name,
 };
-use crate::visible::End;
 
 /// A place between two records, and what stands before it.
 #[derive(Debug, Clone)]
@@ -29,10 +29,10 @@ pub(super) struct Milestone {
 #[derive(Debug)]
 pub(super) struct Examined {
     pub(super) file: NamedFile,
-    /// After the last durable mark: everything before is proven.
+    /// Before the last durable mark. The mark proves what is before it, not itself.
     pub(super) proven: Milestone,
-    /// The last durable mark's own offset.
-    pub(super) mark_at: u64,
+    /// Where the last durable mark ends.
+    pub(super) mark_end: u64,
     /// After the last readable record, a footer not counted.
     pub(super) readable: Milestone,
     /// Where the footer ends, if the segment has been sealed.
@@ -48,8 +48,8 @@ struct Walk<'a> {
     records: u64,
     crc: crc32fast::Hasher,
     footer: Option<Footer>,
-    /// The last durable mark: its offset, and what is behind it.
-    marked: Option<(u64, Milestone)>,
+    /// The last durable mark: what is before it, and where it ends.
+    marked: Option<(Milestone, u64)>,
 }
 
 impl<'a> Walk<'a> {
@@ -92,11 +92,11 @@ impl<'a> Walk<'a> {
                 self.scanner.back_to(offset);
                 return Err(damaged(damage));
             }
+            if located.record.kind == RecordKind::Durable {
+                self.marked = Some((Milestone { offset, ..self.milestone() }, located.end()));
+            }
             self.records += 1;
             self.scanner.hash(&located, &mut self.crc);
-            if located.record.kind == RecordKind::Durable {
-                self.marked = Some((offset, self.milestone()));
-            }
         }
     }
 
@@ -190,12 +190,12 @@ impl Opening {
             return Err(hole(damage));
         }
         // The head's mark was flushed before the file got its name.
-        let Some((mark_at, proven)) = walk.marked.take() else {
+        let Some((proven, mark_end)) = walk.marked.take() else {
             return Err(hole(damage.unwrap_or(Damage::Header)));
         };
         // Damage without a byte left behind it, such as a file that ends inside of a record.
         let damaged = damage.map(|_| written_end.unwrap_or(readable.offset));
-        Ok(Examined { file, proven, mark_at, readable, footer_end, damaged })
+        Ok(Examined { file, proven, mark_end, readable, footer_end, damaged })
     }
 
     /// Feeds the proven part of the last segment to the log's replay.

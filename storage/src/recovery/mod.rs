@@ -21,18 +21,18 @@ mod settle;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::append_log::{LogOptions, LogState};
 use crate::disk::{Disk, Folder, OpenMode};
 use crate::error::{DiskFault, OpenError};
-use crate::group_commit::{Writer, WriterStart, segment_of};
-use crate::hard_state::{FoundState, HardStateFile, NumberedState};
-use crate::log_state::{Queue, Segment, Shared, SharedLog, State};
+use crate::log::append_log::{LogOptions, LogState};
+use crate::log::group_commit::{Writer, WriterStart, segment_of};
+use crate::log::hard_state::{FoundState, HardStateFile, NumberedState};
+use crate::log::log_state::{Queue, Segment, Shared, SharedLog, State};
+use crate::log::standing::{Bound, Standing, StandingFile};
+use crate::log::visible::{End, Visible};
 use crate::record::{Damage, chain_seed};
 use crate::segment::{
     ActiveSegment, Carried, Head, SegmentHeader, file_name, id_of, id_of_new, new_file_name,
 };
-use crate::standing::{Bound, Standing, StandingFile};
-use crate::visible::{End, Visible};
 use replay::Replay;
 
 /// Something that was proven to be on disk is damaged or missing. It is never cut away.
@@ -292,8 +292,13 @@ impl Opening {
             standing.hard_state_unproven = true;
             self.standing.save(standing)?;
         }
-        if !found_state.sound || newest != found_state.newest {
-            hard_state_file.mend(newest.as_ref())?;
+        match &newest {
+            // Written once more, since so far it may stand in the page cache only.
+            Some(newest) if found_state.sound && found_state.newest.as_ref() == Some(newest) => {
+                hard_state_file.save(newest)?;
+            }
+            None if found_state.sound => {}
+            _ => hard_state_file.mend(newest.as_ref())?,
         }
         self.segments.push(segment_of(&active));
         if let Some(segment) = self.segments.last_mut() {

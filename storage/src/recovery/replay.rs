@@ -2,12 +2,12 @@
 
 use super::end_before;
 use crate::format::read_u64;
-use crate::hard_state::NumberedState;
-use crate::points::Points;
+use crate::log::hard_state::NumberedState;
+use crate::log::points::Points;
+use crate::log::standing::Bound;
+use crate::log::visible::End;
 use crate::record::{Damage, RecordKind, is_durable_mark};
 use crate::segment::{Located, SegmentHeader};
-use crate::standing::Bound;
-use crate::visible::End;
 
 /// What the records so far add up to.
 #[derive(Debug)]

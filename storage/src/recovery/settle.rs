@@ -3,15 +3,15 @@
 use super::examine::{Examined, Milestone, footer_at};
 use super::replay::Replay;
 use super::{Cut, LastSegment, Opening, Standing, newer};
-use crate::append_log::SegmentSummary;
 use crate::disk::{Folder, NamedFile};
 use crate::error::{DiskFault, OpenError};
-use crate::hard_state::NumberedState;
-use crate::log_state::Segment;
+use crate::log::append_log::SegmentSummary;
+use crate::log::hard_state::NumberedState;
+use crate::log::log_state::Segment;
+use crate::log::twin_file::QUARANTINE;
 use crate::segment::{
     ActiveSegment, Carried, FOOTER_BYTES, Head, Scanner, SegmentHeader, file_name,
 };
-use crate::twin_file::QUARANTINE;
 
 impl Opening {
     /// Settles the last segment and answers with the one that is written from now on.
@@ -23,8 +23,8 @@ impl Opening {
     ) -> Result<ActiveSegment, OpenError> {
         let examined = self.examine(&last)?;
         self.walk_proven(&last, &examined, replay)?;
-        let Examined { proven, readable, damaged, .. } = &examined;
-        if damaged.is_none() && readable.offset == proven.offset {
+        let Examined { mark_end, readable, damaged, .. } = &examined;
+        if damaged.is_none() && readable.offset == *mark_end {
             return self.go_on(&last, &examined, in_file);
         }
         self.carry_over(&last, &examined, replay, in_file)
@@ -38,37 +38,37 @@ impl Opening {
         examined: &Examined,
         in_file: Option<&NumberedState>,
     ) -> Result<ActiveSegment, OpenError> {
-        let Examined { file, proven, mark_at, footer_end, .. } = examined;
-        let end = footer_end.unwrap_or(proven.offset);
-        let bytes = raw(file, last.id, *mark_at, end)?;
-        file.write(&bytes, *mark_at)?;
+        let Examined { file, proven, readable, footer_end, .. } = examined;
+        let end = footer_end.unwrap_or(readable.offset);
+        let bytes = raw(file, last.id, proven.offset, end)?;
+        file.write(&bytes, proven.offset)?;
         if footer_end.is_some() {
             file.truncate(end)?;
         }
         file.sync()?;
         if footer_end.is_none() {
-            let Milestone { offset, records, crc, .. } = proven.clone();
+            let Milestone { offset, records, crc, .. } = readable.clone();
             return Ok(ActiveSegment::resume(last.header, file.clone(), offset, records, crc));
         }
         let hard_state = newer(proven.hard_state.as_ref(), in_file);
-        let header = self.header_after(last, proven);
+        let header = self.header_after(last, readable);
         let head = Head::new(&header, hard_state, &Carried::default());
         let segment_bytes = self.options.segment_bytes;
         let mut active = ActiveSegment::prepare(&self.folder, header, &head, segment_bytes)?;
         active.publish(&self.folder)?;
-        self.keep_sealed(last, examined);
+        self.keep_sealed(last, examined, readable);
         Ok(active)
     }
 
     /// The last segment has become one that has a successor.
-    fn keep_sealed(&mut self, last: &LastSegment, examined: &Examined) {
-        let Examined { file, proven, .. } = examined;
+    fn keep_sealed(&mut self, last: &LastSegment, examined: &Examined, end: &Milestone) {
+        let file = &examined.file;
         let summary = SegmentSummary {
             id: last.id,
             path: file.path().to_owned(),
             first_index: last.header.first_index,
-            next_index: proven.end.next_index,
-            bytes: proven.offset + FOOTER_BYTES as u64,
+            next_index: end.end.next_index,
+            bytes: end.offset + FOOTER_BYTES as u64,
             sealed: true,
         };
         self.segments.push(Segment { file: file.clone(), summary });
@@ -82,10 +82,10 @@ impl Opening {
         replay: &mut Replay,
         in_file: Option<&NumberedState>,
     ) -> Result<ActiveSegment, OpenError> {
-        let Examined { file, proven, readable, damaged, .. } = examined;
+        let Examined { file, proven, mark_end, readable, damaged, .. } = examined;
         let carried = Carried {
-            bytes: raw(file, last.id, proven.offset, readable.offset)?,
-            records: readable.records - proven.records,
+            bytes: raw(file, last.id, *mark_end, readable.offset)?,
+            records: readable.records - proven.records - 1,
             next_index: readable.end.next_index,
         };
         let header = self.header_after(last, proven);
@@ -98,7 +98,7 @@ impl Opening {
         }
         active.publish(&self.folder)?;
         Self::seal_again(last.header, file, proven)?;
-        self.keep_sealed(last, examined);
+        self.keep_sealed(last, examined, proven);
         // Read back, so that the places of what was carried over are known.
         let fresh = LastSegment { id: header.segment, header };
         let read_back = self.examine(&fresh)?;

@@ -3,7 +3,7 @@
 use super::{Footer, SegmentHeader, file_name, new_file_name};
 use crate::disk::{Folder, NamedFile, OpenMode};
 use crate::error::DiskFault;
-use crate::hard_state::NumberedState;
+use crate::log::hard_state::NumberedState;
 use crate::record::{Position, RecordKind, write_durable_mark, write_mark};
 
 /// Owns the write offset; knows nothing of what it writes beyond head and footer.

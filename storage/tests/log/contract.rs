@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_storage::append_log::LogState;
 use quorate_storage::disk::{FaultyDisk, RealDisk, SimulatedDisk};
+use quorate_storage::log::append_log::LogState;
 use quorate_storage::record::{PAYLOAD_BYTES_MAX, chain_seed};
 use quorate_storage::{
     Disk, LogError, LogOptions, OpenError, ReadError, Record, RecordKind, Step, Tail,

@@ -24,6 +24,7 @@ fn two_thousand_crash_points_lose_nothing_acknowledged_and_invent_nothing() {
     while total.crashes < 4_000 {
         let run = log_operations(&random_bytes(seed, 800));
         total.crashes += run.crashes;
+        total.kills += run.kills;
         total.crashes_in_opening += run.crashes_in_opening;
         total.cuts += run.cuts;
         total.acknowledged += run.acknowledged;

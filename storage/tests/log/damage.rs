@@ -224,3 +224,25 @@ fn both_copies_of_the_hard_state_lost_is_said_so() {
         assert!(!log.report.hard_state_proven, "until it is settled");
     }
 }
+
+#[test]
+fn a_lost_second_copy_of_the_hard_state_is_made_again_from_the_segment_head() {
+    let disk = SimulatedDisk::new();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let mut log = Driven::open(&shared, Path::new(DIR));
+    log.save_hard_state("the vote");
+    for index in 0..150 {
+        log.append(entries(index..index + 1, 1));
+    }
+    log.log.purge(149).unwrap();
+    assert_eq!(log.log.segments().len(), 1);
+    assert!(log.log.segments()[0].id > 1, "the segment that it was written to is gone");
+    drop(log);
+    let slots = Path::new(DIR).join("hard-state");
+    let whole = disk.bytes(&slots).unwrap();
+    disk.remove(&slots).unwrap();
+    let log = try_open(&disk).unwrap();
+    assert_eq!(log.log.hard_state().unwrap(), "the vote");
+    assert!(log.report.hard_state_proven);
+    assert_eq!(disk.bytes(&slots).unwrap().len(), whole.len());
+}

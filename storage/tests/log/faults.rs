@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use quorate_storage::append_log::LogState;
 use quorate_storage::disk::{FaultKind, FaultyDisk, SimulatedDisk};
+use quorate_storage::log::append_log::LogState;
 use quorate_storage::{Disk, DiskOperation, LogError, LogOptions, ReadError, Step, Tail};
 
 use crate::{Driven, completion, contents, entries, no_matter, options};

@@ -1,0 +1,196 @@
+//! When a snapshot is taken and how far the log is purged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use openraft::async_runtime::WatchReceiver;
+use quorate_storage::append_log::SegmentSummary;
+use quorate_storage::index::{Index, IndexState};
+use quorate_storage::snapshot::Catalogue;
+use quorate_storage::{Log, RecordKind};
+
+use crate::clock::{Clock, milliseconds};
+use crate::replication::consensus::state_store::Raft;
+use crate::replication::history::reader::History;
+use crate::replication::settings::Retention;
+use crate::supervisor::{StopSignal, Supervisor};
+use crate::telemetry::event;
+
+/// How often the log's length is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Snapshots kept at least: the newest, and the one before it in case the newest is found damaged.
+const SNAPSHOTS_KEPT_MIN: usize = 2;
+/// Where an entry of commands has its wall time: behind version and log time.
+const WALL_TIME_AT: usize = 9;
+
+/// The task that takes snapshots and purges.
+#[derive(Debug)]
+pub(in crate::replication) struct Snapshotter {
+    pub(in crate::replication) raft: Raft,
+    pub(in crate::replication) log: Log,
+    pub(in crate::replication) catalogue: Arc<Catalogue>,
+    pub(in crate::replication) retention: Retention,
+    pub(in crate::replication) clock: Clock,
+    pub(in crate::replication) history: History,
+    pub(in crate::replication) index: Index,
+    pub(in crate::replication) supervisor: Supervisor,
+}
+
+impl Snapshotter {
+    /// Runs until `stop`.
+    pub(in crate::replication) async fn run(self, mut stop: StopSignal) {
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Entry of the newest snapshot that was asked for: one at a time.
+        let mut asked = None;
+        loop {
+            tokio::select! {
+                () = stop.stopped() => return,
+                _ = tick.tick() => {}
+            }
+            self.history.forget_idle();
+            let newest = self.catalogue.newest().map(|kept| kept.id.index);
+            let applied = self
+                .raft
+                .data_metrics()
+                .borrow_watched()
+                .last_applied
+                .as_ref()
+                .map(|id| id.index());
+            let grown = log_bytes_after(&self.log.segments(), newest);
+            let due = grown >= self.retention.snapshot_every_bytes && applied > newest;
+            if due && (asked.is_none() || newest >= asked) {
+                asked = applied;
+                if self.raft.trigger().snapshot().await.is_err() {
+                    return;
+                }
+            }
+            if let Some(newest) = newest {
+                self.tidy(newest).await;
+            }
+        }
+    }
+
+    /// Purges what the newest snapshot covers and retention does not keep; drops old snapshots.
+    async fn tidy(&self, newest: u64) {
+        let segments = self.log.segments();
+        let oldest_wall_ms =
+            self.clock.wall_ms().saturating_sub(milliseconds(self.retention.retain_age));
+        let upto = purge_upto(&segments, newest, self.retention.retain_bytes, |segment| {
+            self.wall_ms_of(segment).is_some_and(|wall_ms| wall_ms < oldest_wall_ms)
+        });
+        let upto = upto.map(|upto| self.not_past_the_index(upto));
+        if let Some(upto) = upto.filter(|upto| *upto >= self.log.first_index()) {
+            tracing::info!(event = event::LOG_PURGED, upto, snapshot = newest, "the log is purged");
+            if self.raft.trigger().purge_log(upto).await.is_err() {
+                return;
+            }
+        }
+        // Snapshots are kept as long as the log after them: from them it is applied again.
+        let first = self.log.first_index();
+        let list = self.catalogue.list();
+        let useful = list.iter().filter(|kept| kept.id.index.saturating_add(1) >= first).count();
+        let keep = useful.max(SNAPSHOTS_KEPT_MIN);
+        if list.len() > keep {
+            let catalogue = Arc::clone(&self.catalogue);
+            let pruned = self.supervisor.blocking("snapshot prune", move || catalogue.prune(keep));
+            if let Ok(Err(error)) = pruned.await {
+                tracing::warn!(event = event::SNAPSHOTS_NOT_PRUNED, %error, "old snapshots could not be removed");
+            }
+        }
+    }
+
+    /// What the index has not taken yet stays: it could not be indexed again. One that is off, or
+    /// whose disk refuses, holds nothing back.
+    fn not_past_the_index(&self, upto: u64) -> u64 {
+        let status = self.index.status();
+        match status.state {
+            IndexState::Serving => upto.min(status.coverage.end.saturating_sub(1)),
+            _ => upto,
+        }
+    }
+
+    /// The wall time of the newest entry before a segment's end that carries one, roughly: of its
+    /// last entry, or none if that is no entry of commands.
+    fn wall_ms_of(&self, segment: &SegmentSummary) -> Option<u64> {
+        let last = segment.next_index.checked_sub(1)?;
+        let records = self.log.read(last..segment.next_index, 1).ok()?;
+        let record = records.first().filter(|record| record.kind == RecordKind::Commands)?;
+        let mut time: Bytes = record.payload.clone();
+        if time.len() < WALL_TIME_AT + 8 {
+            return None;
+        }
+        time.advance(WALL_TIME_AT);
+        Some(time.get_u64_le())
+    }
+}
+
+/// Bytes of the segments that reach past `snapshot`.
+fn log_bytes_after(segments: &[SegmentSummary], snapshot: Option<u64>) -> u64 {
+    let behind = |segment: &&SegmentSummary| {
+        snapshot.is_none_or(|index| segment.next_index > index.saturating_add(1))
+    };
+    segments.iter().filter(behind).map(|segment| segment.bytes).sum()
+}
+
+/// The last entry that may go: of whole sealed segments that the snapshot at `newest` covers, the
+/// oldest, as long as what stays is over `retain_bytes` or the segment `is_old`.
+fn purge_upto(
+    segments: &[SegmentSummary],
+    newest: u64,
+    retain_bytes: u64,
+    is_old: impl Fn(&SegmentSummary) -> bool,
+) -> Option<u64> {
+    let mut kept: u64 = segments.iter().map(|segment| segment.bytes).sum();
+    let mut upto = None;
+    for segment in segments {
+        let covered = segment.sealed && segment.next_index <= newest.saturating_add(1);
+        kept = kept.saturating_sub(segment.bytes);
+        if !covered || (kept < retain_bytes && !is_old(segment)) {
+            break;
+        }
+        upto = segment.next_index.checked_sub(1);
+    }
+    upto
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segments() -> Vec<SegmentSummary> {
+        (0..4)
+            .map(|id| SegmentSummary {
+                id,
+                path: format!("{id}").into(),
+                first_index: id * 10,
+                next_index: id * 10 + 10,
+                bytes: 100,
+                sealed: id < 3,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn growth_counts_what_a_snapshot_does_not_cover() {
+        assert_eq!(log_bytes_after(&segments(), None), 400);
+        assert_eq!(log_bytes_after(&segments(), Some(9)), 300);
+        assert_eq!(log_bytes_after(&segments(), Some(8)), 400);
+        assert_eq!(log_bytes_after(&segments(), Some(39)), 0);
+    }
+
+    #[test]
+    fn only_whole_covered_segments_go_and_retention_keeps_them() {
+        let young = |_: &SegmentSummary| false;
+        let old = |_: &SegmentSummary| true;
+        // 300 bytes stay behind the first segment, 200 behind the second.
+        assert_eq!(purge_upto(&segments(), 35, 0, young), Some(29));
+        assert_eq!(purge_upto(&segments(), 15, 0, young), Some(9));
+        assert_eq!(purge_upto(&segments(), 8, 0, young), None);
+        assert_eq!(purge_upto(&segments(), 35, 200, young), Some(19));
+        assert_eq!(purge_upto(&segments(), 35, 301, young), None);
+        // Age lets go of what the length would keep; the active segment stays whatever its age.
+        assert_eq!(purge_upto(&segments(), 99, 1_000, old), Some(29));
+    }
+}

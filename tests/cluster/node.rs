@@ -1,0 +1,67 @@
+//! The whole node by its settings, as `quorate run` starts it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use quorate::config::{NodeSettings, RunFlags};
+use quorate::node::{Node, NodeError};
+use quorate::supervisor::ExitCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::stage::PATIENCE;
+
+fn settings(dir: &Path) -> NodeSettings {
+    let text = format!(
+        "name = \"n1\"\ndir = {dir:?}\n[client]\nlisten = \"127.0.0.1:0\"\n\
+         [peer]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = \"127.0.0.1:0\"\n"
+    );
+    NodeSettings::parse(&text, &dir.join("node.toml"), &RunFlags::default()).unwrap()
+}
+
+async fn start(dir: &Path) -> Result<Node, NodeError> {
+    tokio::time::timeout(PATIENCE, Node::start(settings(dir), None)).await.unwrap()
+}
+
+async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_a_configuration_serves_and_stops_in_good_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await.unwrap();
+    // Drawn by the founding, once.
+    let password = node.generated_password().unwrap().to_owned();
+    assert!(password.len() >= 20);
+    let ports = std::fs::read_to_string(dir.path().join("ports.json")).unwrap();
+    assert!(ports.contains(&node.doors().client.to_string()), "{ports}");
+    let pid = std::fs::read_to_string(dir.path().join("pid")).unwrap();
+    assert_eq!(pid.trim(), std::process::id().to_string());
+    assert!(matches!(start(dir.path()).await, Err(NodeError::DirectoryInUse { .. })));
+    let deadline = tokio::time::sleep(PATIENCE);
+    tokio::pin!(deadline);
+    loop {
+        let ready = get(node.doors().http, "/ready").await;
+        if ready.starts_with("HTTP/1.1 200") {
+            break;
+        }
+        tokio::select! {
+            () = &mut deadline => panic!("never ready: {ready}"),
+            () = tokio::time::sleep(Duration::from_millis(10)) => {}
+        }
+    }
+    let status = get(node.doors().http, "/status").await;
+    assert!(status.contains("\"leader\":\"n1\""), "{status}");
+    assert!(get(node.doors().http, "/safe-to-stop").await.starts_with("HTTP/1.1 503"));
+    let exit = node.run_until_stopped(std::future::ready(())).await;
+    assert_eq!(exit.code, ExitCode::DONE, "{exit}");
+    assert!(!dir.path().join("pid").exists() && !dir.path().join("ports.json").exists());
+    let again = start(dir.path()).await.unwrap();
+    assert_eq!(again.generated_password(), None, "the password was told once");
+    assert_eq!(again.run_until_stopped(std::future::ready(())).await.code, ExitCode::DONE);
+}

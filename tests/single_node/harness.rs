@@ -1,0 +1,149 @@
+//! A node in this process: replication of one on a temporary directory, and a gateway in front.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate::client::{Client, ClientConfig, ConnectFailed};
+use quorate::clock::Clock;
+use quorate::domain::node_name::NodeName;
+use quorate::domain::topic::path::TopicPath;
+use quorate::gateway::Gateway;
+use quorate::protocol::VERSION;
+use quorate::protocol::handshake::{Credentials, Hello};
+use quorate::replication::{
+    FoundingSettings, NodeState, PERMITS, PeerSettings, Replication, ReplicationSettings,
+    Retention, Timing,
+};
+use quorate::supervisor::Supervisor;
+use quorate::transport::certificate::{make_ca, make_node};
+use quorate::transport::profile::Edge;
+use quorate::transport::tls::{ANY_NODE, Authority, ClientTls, Identity, ServerTls};
+use quorate::transport::{Connection, Endpoint, EndpointLimits, ResetKey};
+use quorate_storage::disk::RealDisk;
+use tokio::sync::watch;
+
+/// The longest that any condition is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running node; its tasks end with the test's runtime.
+pub(crate) struct Node {
+    pub(crate) replication: Replication,
+    pub(crate) gateway: Gateway,
+    authority: Authority,
+    _supervisor: Supervisor,
+    _nodes: watch::Sender<Vec<quorate::protocol::handshake::NodeAddress>>,
+    _dir: tempfile::TempDir,
+}
+
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("it happens in time")
+}
+
+pub(crate) fn path(text: &str) -> TopicPath {
+    TopicPath::parse(text).unwrap()
+}
+
+fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+impl Node {
+    /// A founded node that serves.
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = make_ca("test").unwrap();
+        let name = NodeName::parse("n1").unwrap();
+        let certificate = make_node(&ca, &name, &[]).unwrap();
+        let identity = || Identity::from_pem(&certificate.certificate, &certificate.key).unwrap();
+        let authority = Authority::from_pem(&ca.certificate).unwrap();
+        let supervisor = Supervisor::new("node");
+        let settings = ReplicationSettings {
+            name: name.clone(),
+            dir: dir.path().to_owned(),
+            index: quorate_storage::index::IndexPlace::Memory(
+                quorate_storage::index::MemoryStore::new(),
+            ),
+            disk: Arc::new(RealDisk),
+            expect: 1,
+            peer: PeerSettings {
+                listen: loopback(),
+                advertise: None,
+                seeds: Vec::new(),
+                identity: identity(),
+                authority: authority.clone(),
+            },
+            timing: Timing::default(),
+            retention: Retention { segment_bytes: 4 << 20, ..Retention::default() },
+            founding: FoundingSettings {
+                admin_password: Some("secret".to_owned()),
+                anonymous: false,
+            },
+            permits: PERMITS,
+        };
+        let start = Replication::start(settings, &supervisor, Clock::system());
+        let replication = soon(start).await.unwrap();
+        soon(replication.started()).await;
+        let mut state = replication.state();
+        soon(state.wait_for(|state| *state == NodeState::Ready)).await.unwrap();
+        let tls = ServerTls::for_clients(&identity(), Some(&authority)).unwrap();
+        let key = ResetKey::from_bytes([1; 32]);
+        let endpoint = Endpoint::listen(loopback(), &tls, &key, EndpointLimits::default()).unwrap();
+        let (nodes, known) = watch::channel(Vec::new());
+        let gateway =
+            Gateway::start(endpoint, replication.clone(), &supervisor, Clock::system(), known)
+                .unwrap();
+        Self { replication, gateway, authority, _supervisor: supervisor, _nodes: nodes, _dir: dir }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.gateway.local_address()
+    }
+
+    /// A client of the administrator.
+    pub(crate) async fn client(&self) -> Client {
+        self.client_with(|config| config).await
+    }
+
+    pub(crate) async fn client_with(
+        &self,
+        change: impl FnOnce(ClientConfig) -> ClientConfig,
+    ) -> Client {
+        self.try_client(change).await.unwrap()
+    }
+
+    pub(crate) async fn try_client(
+        &self,
+        change: impl FnOnce(ClientConfig) -> ClientConfig,
+    ) -> Result<Client, ConnectFailed> {
+        let config = ClientConfig::new([self.address().to_string()], self.authority.clone())
+            .password("admin", "secret");
+        soon(Client::connect(change(config))).await
+    }
+
+    /// A connection without any protocol on it.
+    pub(crate) async fn connect(&self) -> Connection {
+        let tls = ClientTls::for_client(&self.authority, None).unwrap();
+        let endpoint = Endpoint::dial_only(loopback(), Edge::Client).unwrap();
+        soon(endpoint.connect(self.address(), ANY_NODE, &tls, PATIENCE)).await.unwrap()
+    }
+
+    /// The administrator's first words.
+    pub(crate) fn hello(&self) -> Hello {
+        Hello {
+            version: VERSION,
+            client: "raw".to_owned(),
+            credentials: Credentials::Password {
+                principal: "admin".to_owned(),
+                password: "secret".to_owned(),
+            },
+            resume: None,
+            reconnect_timeout_ms: 60_000,
+            properties: BTreeMap::new(),
+            beat_ms: 0,
+            from: None,
+        }
+    }
+}
