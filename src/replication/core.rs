@@ -8,10 +8,12 @@ use openraft::async_runtime::WatchReceiver;
 use quorate_storage::Log;
 use tokio::sync::watch;
 
+use super::applied::Applied;
 use super::consensus::state_store::Raft;
 use super::error::{ProposeError, Refusal};
 use super::handle::Member;
 use super::history::reader::History;
+use super::journal::Journal;
 use super::members::ask::{self, Answerer};
 use super::members::peers::Peers;
 use super::proposing::log_time::LogTime;
@@ -26,8 +28,6 @@ use crate::domain::id::{Index, NodeId};
 use crate::domain::node_address::NodeAddress;
 use crate::domain::node_name::NodeName;
 use crate::domain::outcome::Outcome;
-use crate::replication::history::applied::Applied;
-use crate::replication::history::journal::Journal;
 
 /// The parts that a handle reaches.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use super::core::Core;
 use super::error::{ProposeError, ReadError};
 use super::history::reader::JournalReader;
+use super::journal::Journal;
 use super::proposing::pending::SessionProposer;
 use super::status::{ClusterStatus, NodeState, Quorum};
 use super::upkeep::caretaker::Progress;
@@ -18,7 +19,6 @@ use crate::domain::machine::{Answered, Machine};
 use crate::domain::node_address::NodeAddress;
 use crate::domain::node_name::NodeName;
 use crate::domain::outcome::Outcome;
-use crate::replication::history::journal::Journal;
 
 /// Who this node is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,6 +11,7 @@
 //!               └── outcomes ── state store: machine.apply ◄─┘ ── events ─► journal
 //! ```
 
+mod applied;
 mod consensus;
 mod core;
 mod error;
@@ -19,6 +20,7 @@ mod founding;
 pub mod fuzzing;
 mod handle;
 mod history;
+mod journal;
 mod members;
 mod proposing;
 mod settings;
@@ -30,8 +32,8 @@ mod upkeep;
 pub use error::{ProposeError, ReadError, Refusal, StartError};
 pub use founding::rules::{FOUNDERS_MAX, FoundingFault};
 pub use handle::{Member, Replication};
-pub use history::journal::{Block, Journal, RING_BYTES_DEFAULT, Read};
 pub use history::reader::JournalReader;
+pub use journal::{Block, Journal, RING_BYTES_DEFAULT, Read};
 pub use proposing::pending::{PERMITS, SessionProposer};
 pub use settings::{FoundingSettings, PeerSettings, ReplicationSettings, Retention, Timing};
 pub use status::{ClusterStatus, NodeReport, NodeState, NodeStatus, Quorum, Role};

@@ -104,7 +104,7 @@ impl Default for Retention {
             snapshot_every_bytes: 512 << 20,
             retain_bytes: 2 << 30,
             retain_age: Duration::from_secs(24 * 3600),
-            journal_bytes: crate::replication::history::journal::RING_BYTES_DEFAULT,
+            journal_bytes: super::journal::RING_BYTES_DEFAULT,
         }
     }
 }

@@ -30,6 +30,7 @@ use quorate_storage::snapshot::{Catalogue, Owner};
 use quorate_storage::{Log, LogOptions, OpenReport, Step, Writer};
 use tokio::sync::{mpsc, watch};
 
+use super::applied::Applied;
 use super::consensus::log_store::LogStore;
 use super::consensus::network::Network;
 use super::consensus::state_store::{Raft, StateStore};
@@ -42,6 +43,7 @@ use super::founding::rules::{Proposal, Standing};
 use super::handle::{Member, Replication};
 use super::history::indexing::{self, IndexSources};
 use super::history::reader::History;
+use super::journal::Journal;
 use super::members::ask::Answerer;
 use super::members::divergence::Comparison;
 use super::members::lanes::Lanes;
@@ -58,8 +60,6 @@ use super::upkeep::snapshotter::Snapshotter;
 use crate::clock::{Clock, milliseconds};
 use crate::peer::{IncomingStream, Mesh, MeshSettings, ResetKey};
 use crate::protocol::peer_message::Hello;
-use crate::replication::history::applied::Applied;
-use crate::replication::history::journal::Journal;
 use crate::supervisor::{Exit, ExitCode, StopSignal, Supervisor};
 use crate::telemetry::event;
 

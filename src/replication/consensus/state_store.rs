@@ -18,6 +18,7 @@ use quorate_storage::snapshot::{Catalogue, Kept, SnapshotHead};
 use crate::domain::effect::Event;
 use crate::domain::entry::Payload;
 use crate::domain::machine::{Answered, Machine};
+use crate::replication::applied::Applied;
 use crate::replication::consensus::raft_codec::{
     CodecError, put_log_id, put_membership, take_log_id, take_membership,
 };
@@ -25,10 +26,9 @@ use crate::replication::consensus::raft_types::{
     Entry, Kind, LogId, Snapshot, SnapshotMeta, StoredMembership, Types, log_id, parts,
 };
 use crate::replication::consensus::snapshot_transfer::SnapshotFile;
-use crate::replication::history::applied::Applied;
 use crate::replication::history::indexing::left_behind;
-use crate::replication::history::journal::{Block, Journal};
 use crate::replication::history::scratch::restore;
+use crate::replication::journal::{Block, Journal};
 use crate::replication::proposing::pending::Pending;
 use crate::supervisor::{Exit, ExitCode, Supervisor};
 use crate::telemetry::event;

@@ -23,14 +23,14 @@ use quorate_storage::disk::{RealDisk, SimulatedDisk};
 use quorate_storage::snapshot::{Catalogue, Owner, RANGE_BYTES_MAX, SnapshotId};
 use quorate_storage::{Disk, Log, LogOptions};
 
+use crate::replication::applied::Applied;
 use crate::replication::consensus::log_store::LogStore;
 use crate::replication::consensus::raft_types::{
     Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, Types, Vote, log_id, parts,
 };
 use crate::replication::consensus::snapshot_transfer::SnapshotFile;
 use crate::replication::consensus::state_store::StateStore;
-use crate::replication::history::applied::Applied;
-use crate::replication::history::journal::Journal;
+use crate::replication::journal::Journal;
 use crate::replication::proposing::pending::Pending;
 use crate::replication::start::drive;
 use crate::supervisor::Supervisor;

@@ -28,8 +28,8 @@ use quorate_storage::{Log, Record, RecordKind};
 use crate::domain::effect::{Effect, Event, SessionChange};
 use crate::domain::entry::Payload;
 use crate::domain::id::{Index as CommandIndex, SessionId};
-use crate::replication::history::journal::Journal;
 use crate::replication::history::scratch::{Scratch, ScratchFault};
+use crate::replication::journal::Journal;
 use crate::supervisor::{SpawnError, Supervisor};
 use crate::telemetry::event;
 

@@ -1,8 +1,6 @@
 //! What the log tells once its events have left memory: a scratch machine that applies it again,
 //! readers of the journal on disk, and what apply leaves behind for the index.
 
-pub(super) mod applied;
 pub(super) mod indexing;
-pub(super) mod journal;
 pub(super) mod reader;
 pub(super) mod scratch;

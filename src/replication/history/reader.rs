@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 
 use crate::domain::id::Position;
-use crate::replication::history::journal::{Block, Journal, Read};
 use crate::replication::history::scratch::{Scratch, ScratchFault, reaches};
+use crate::replication::journal::{Block, Journal, Read};
 use crate::supervisor::Supervisor;
 
 /// Readers of one node that apply the log again at the same time, and scratch machines that are

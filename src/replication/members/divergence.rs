@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::replication::history::applied::Applied;
-use crate::replication::history::journal::Journal;
+use crate::replication::applied::Applied;
+use crate::replication::journal::Journal;
 use crate::replication::members::ask;
 use crate::replication::members::peers::Peers;
 use crate::supervisor::StopSignal;

@@ -1,0 +1,522 @@
+//! From a new connection to an open session: version, credentials, open or resume.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::authorize;
+use super::farewell;
+use super::hosting::{
+    BEAT, BEAT_MAX, BEAT_MIN, HANDSHAKE_TIMEOUT, Hosting, READS_MAX, RECONNECT_TIMEOUT_MAX,
+};
+use super::password;
+use super::registry::Registration;
+use super::reply_code::{self, PARKED_RETRY_MS, RETRY_MS};
+use super::secret::{self, Secret};
+use super::subscriber::{Beginning, BulkOrder, Subscriber};
+use crate::clock::milliseconds;
+use crate::domain::command::{Command, OpenSession};
+use crate::domain::effect::{CloseReason, Effect};
+use crate::domain::id::{Position, SessionId};
+use crate::domain::limits;
+use crate::domain::machine::Answered;
+use crate::domain::outcome::{Outcome, Rejection};
+use crate::protocol::frame::PAYLOAD_BYTES_MAX;
+use crate::protocol::handshake::{
+    Credentials, Hello, Refused, ResetReason, Resume, SessionLimits, StartFrom, Verdict, Welcome,
+};
+use crate::protocol::kind::SMALL_BODY_BYTES_MAX;
+use crate::protocol::{ClientMessage, ErrorCode, ServerMessage, VERSION};
+use crate::replication::{Block, Read, Replication, SessionProposer};
+use crate::telemetry::{event, metrics};
+use crate::transport::{Connection, FrameReceiver, FrameSender, ReceiveError};
+
+/// What a wrong password costs its sender at least.
+const WRONG_CREDENTIALS_DELAY: Duration = Duration::from_millis(200);
+
+/// An open session and everything that its task needs.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// Which session.
+    pub(super) session: SessionId,
+    /// Its epoch on this connection.
+    pub(super) epoch: u32,
+    /// What it may do.
+    pub(super) roles: Arc<[String]>,
+    /// Node to client.
+    pub(super) sender: FrameSender,
+    /// Client to node.
+    pub(super) receiver: FrameReceiver,
+    /// Its commands' way into the log.
+    pub(super) proposer: SessionProposer,
+    /// Their answers.
+    pub(super) answers: mpsc::Receiver<Vec<Answered>>,
+    /// Its place among the hosted sessions.
+    pub(super) registration: Registration,
+    /// Its subscriptions.
+    pub(super) subscriber: Subscriber,
+    /// Initial values that go with the beginning.
+    pub(super) bulk: Option<BulkOrder>,
+    /// Events begin here with the first selection.
+    pub(super) past: Option<Position>,
+    /// The highest request number applied.
+    pub(super) last_request: u64,
+    /// Between two signs of life.
+    pub(super) beat: Duration,
+}
+
+/// Why no session was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NotOpened {
+    code: ErrorCode,
+    text: String,
+    retry_ms: Option<u32>,
+}
+
+impl NotOpened {
+    fn new(code: ErrorCode, text: impl ToString) -> Self {
+        let retry_ms = code.is_transient().then_some(match code {
+            ErrorCode::Inquorate | ErrorCode::NotReady => PARKED_RETRY_MS,
+            _ => RETRY_MS,
+        });
+        Self { code, text: text.to_string(), retry_ms }
+    }
+
+    /// What it is counted as.
+    #[must_use]
+    pub(super) fn code(&self) -> ErrorCode {
+        self.code
+    }
+}
+
+/// A stranger's control stream.
+struct Greeting {
+    sender: FrameSender,
+    receiver: FrameReceiver,
+}
+
+/// Opens or resumes a session on a new connection; tells the client if it cannot.
+///
+/// # Errors
+/// [`NotOpened`], after the client has been told as far as it can be reached.
+pub(super) async fn open(
+    hosting: &Arc<Hosting>,
+    connection: &Connection,
+) -> Result<Opened, NotOpened> {
+    let deadline = hosting.clock.now() + HANDSHAKE_TIMEOUT;
+    let greeting = tokio::time::timeout_at(deadline, greet(connection));
+    let (mut greeting, hello) = match greeting.await {
+        Ok(Ok((greeting, Ok(hello)))) => (greeting, hello),
+        Ok(Ok((mut greeting, Err(refusal)))) => {
+            refuse(hosting, &mut greeting.sender, &refusal).await;
+            return Err(refusal);
+        }
+        Ok(Err(refusal)) => return Err(refusal),
+        Err(_) => return Err(NotOpened::new(ErrorCode::HelloTimeout, "no hello came in time")),
+    };
+    let claimed = claim(hosting, connection, &hello, deadline);
+    match claimed.await {
+        Ok(claimed) => match attach(hosting, greeting, &hello, claimed).await {
+            Ok(opened) => Ok(opened),
+            Err((mut sender, refusal)) => {
+                refuse(hosting, &mut sender, &refusal).await;
+                Err(refusal)
+            }
+        },
+        Err(refusal) => {
+            if refusal.code == ErrorCode::BadCredentials {
+                tokio::time::sleep(WRONG_CREDENTIALS_DELAY).await;
+            }
+            refuse(hosting, &mut greeting.sender, &refusal).await;
+            Err(refusal)
+        }
+    }
+}
+
+/// Waits for the control stream and its first frame.
+async fn greet(connection: &Connection) -> Result<(Greeting, Result<Hello, NotOpened>), NotOpened> {
+    let gone = |error: &dyn std::fmt::Display| NotOpened::new(ErrorCode::HelloTimeout, error);
+    let (sender, mut receiver) = connection.accept_bi().await.map_err(|error| gone(&error))?;
+    // Strangers get little room.
+    receiver.limit_frames(SMALL_BODY_BYTES_MAX + 1);
+    let frame = match receiver.next().await {
+        Ok(Some(frame)) => frame,
+        Ok(None) => return Err(gone(&"the stream ended before a hello")),
+        Err(ReceiveError::Frame(error)) => {
+            let refusal = NotOpened::new(ErrorCode::FrameTooLong, error);
+            return Ok((Greeting { sender, receiver }, Err(refusal)));
+        }
+        Err(error) => return Err(gone(&error)),
+    };
+    receiver.limit_frames(PAYLOAD_BYTES_MAX);
+    let greeting = Greeting { sender, receiver };
+    let hello = match ClientMessage::decode(frame.kind, frame.body) {
+        Ok(ClientMessage::Hello(hello)) if hello.version == VERSION => Ok(hello),
+        Ok(ClientMessage::Hello(hello)) => {
+            let text = format!("this node speaks version {VERSION}, not {}", hello.version);
+            Err(NotOpened::new(ErrorCode::Version, text))
+        }
+        Ok(_) => Err(NotOpened::new(ErrorCode::OutOfPlace, "a connection begins with a hello")),
+        Err(error) => Err(NotOpened::new(error.code(), error)),
+    };
+    Ok((greeting, hello))
+}
+
+/// A session that the log has given to this node.
+struct Claimed {
+    session: SessionId,
+    epoch: u32,
+    secret: Secret,
+    beginning: Beginning,
+    verdict: Verdict,
+}
+
+async fn claim(
+    hosting: &Arc<Hosting>,
+    connection: &Connection,
+    hello: &Hello,
+    deadline: Instant,
+) -> Result<Claimed, NotOpened> {
+    let state = *hosting.replication.state().borrow();
+    if let Some(code) = reply_code::state(state) {
+        return Err(NotOpened::new(code, format!("the node is {state}")));
+    }
+    if hosting.registry.is_full() {
+        let text = "the node holds as many sessions as it may";
+        return Err(NotOpened::new(ErrorCode::TooManySessions, text));
+    }
+    match &hello.resume {
+        Some(resume) => move_here(hosting, resume, deadline).await,
+        None => open_new(hosting, connection.remote(), hello, deadline).await,
+    }
+}
+
+async fn open_new(
+    hosting: &Arc<Hosting>,
+    remote: SocketAddr,
+    hello: &Hello,
+    deadline: Instant,
+) -> Result<Claimed, NotOpened> {
+    let principal = authenticate(hosting, remote, &hello.credentials).await?;
+    let entropy = |error| NotOpened::new(ErrorCode::Internal, error);
+    let secret = Secret::draw().map_err(entropy)?;
+    let session = secret::draw_session_id().map_err(entropy)?;
+    let member = hosting.replication.member();
+    let command = Command::OpenSession(OpenSession {
+        session,
+        secret_hash: secret.hash(),
+        roles: authorize::roles_of(&principal),
+        properties: properties(hello, &principal),
+        principal,
+        reconnect_timeout_ms: hello.reconnect_timeout_ms.min(milliseconds(RECONNECT_TIMEOUT_MAX)),
+        host: member.id,
+        incarnation: member.incarnation,
+    });
+    let epoch = propose(hosting, &command, deadline).await?;
+    let begun = match hello.from {
+        None => Ok((Beginning::Fresh, Verdict::Fresh)),
+        Some(from) => begin_in_the_past(hosting, from, deadline).await,
+    };
+    // A session that its client never hears of is nobody's.
+    let (beginning, verdict) =
+        begun.inspect_err(|_| farewell::close(hosting, session, CloseReason::ByClient))?;
+    Ok(Claimed { session, epoch, secret, beginning, verdict })
+}
+
+async fn begin_in_the_past(
+    hosting: &Arc<Hosting>,
+    from: StartFrom,
+    deadline: Instant,
+) -> Result<(Beginning, Verdict), NotOpened> {
+    let lineage = hosting.replication.member().lineage;
+    let found = match from.lineage {
+        Some(other) if other != lineage => Err(ResetReason::OtherLineage),
+        _ => find(hosting, from.position, deadline).await?,
+    };
+    Ok(match found {
+        Ok(position) => (Beginning::Past(position), Verdict::Continuous { position }),
+        Err(reason) => (Beginning::Fresh, reset_here(&hosting.replication, reason)),
+    })
+}
+
+async fn move_here(
+    hosting: &Arc<Hosting>,
+    resume: &Resume,
+    deadline: Instant,
+) -> Result<Claimed, NotOpened> {
+    let member = hosting.replication.member();
+    let next = Secret::draw().map_err(|error| NotOpened::new(ErrorCode::Internal, error))?;
+    let command = Command::MoveSession {
+        session: resume.session,
+        secret_hash: Secret::shown(resume.secret).hash(),
+        next_secret_hash: next.hash(),
+        host: member.id,
+        incarnation: member.incarnation,
+    };
+    let epoch = propose(hosting, &command, deadline).await?;
+    let begun = go_on(hosting, resume, deadline).await;
+    let (beginning, verdict) =
+        begun.inspect_err(|_| farewell::detach(hosting, resume.session, epoch))?;
+    Ok(Claimed { session: resume.session, epoch, secret: next, beginning, verdict })
+}
+
+/// Where a session that has been moved here goes on.
+async fn go_on(
+    hosting: &Arc<Hosting>,
+    resume: &Resume,
+    deadline: Instant,
+) -> Result<(Beginning, Verdict), NotOpened> {
+    let lineage = hosting.replication.member().lineage;
+    if let Some(seen) = resume.seen
+        && resume.lineage == lineage
+    {
+        wait_for(hosting, seen.entry(), deadline).await?;
+    }
+    let found = match resume.position {
+        None => Err(ResetReason::Asked),
+        Some(_) if resume.lineage != lineage => Err(ResetReason::OtherLineage),
+        Some(position) => find(hosting, position, deadline).await?,
+    };
+    let (beginning, verdict) = match found {
+        Ok(position) => {
+            // A change after the position may not have been told of to its end.
+            let changed = selections_changed(hosting, position, resume.session).await;
+            let initial_missing = resume.initial_missing || changed;
+            let beginning = Beginning::Continuous { position, initial_missing };
+            (beginning, Verdict::Continuous { position })
+        }
+        Err(reason) => (Beginning::Reset(reason), reset_here(&hosting.replication, reason)),
+    };
+    let view = hosting.replication.view();
+    let has_interest = view.session(resume.session).is_some_and(|session| {
+        !session.selections().is_empty() || session.listeners().next().is_some()
+    });
+    // Nothing was ever selected: there is nothing to go on with.
+    Ok((if has_interest { beginning } else { Beginning::Fresh }, verdict))
+}
+
+/// Waits until this node has come to a position, and looks whether the events after it can be read.
+async fn find(
+    hosting: &Arc<Hosting>,
+    position: Position,
+    deadline: Instant,
+) -> Result<Result<Position, ResetReason>, NotOpened> {
+    wait_for(hosting, position.index.entry(), deadline).await?;
+    // Log entries count from 1.
+    let position = position.max(Position::end_of_entry(0));
+    let remembered = hosting.replication.remembers(position);
+    Ok(if remembered { Ok(position) } else { Err(ResetReason::Purged) })
+}
+
+/// The session's selections changed after this position, or may have: the ring does not tell of
+/// what it has let go.
+async fn selections_changed(
+    hosting: &Arc<Hosting>,
+    position: Position,
+    session: SessionId,
+) -> bool {
+    let mut after = position;
+    loop {
+        match hosting.replication.journal().after(after, 256) {
+            Read::CaughtUp => return false,
+            Read::Gone { .. } => return true,
+            Read::Blocks(blocks) => {
+                let changed = Effect::SelectionsChanged { session };
+                let is_change =
+                    |block: &Arc<Block>| block.after(after).iter().any(|one| one.effect == changed);
+                if blocks.iter().any(is_change) {
+                    return true;
+                }
+                if let Some(last) = blocks.last() {
+                    after = Position::end_of_entry(last.entry);
+                }
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn wait_for(hosting: &Arc<Hosting>, entry: u64, deadline: Instant) -> Result<(), NotOpened> {
+    let patience = deadline.saturating_duration_since(hosting.clock.now());
+    if hosting.replication.applied(entry, patience).await {
+        return Ok(());
+    }
+    let text = format!("this node has not come to entry {entry} in time");
+    Err(NotOpened::new(ErrorCode::Deadline, text))
+}
+
+/// Proposes an opening or a move; gives the epoch.
+async fn propose(
+    hosting: &Arc<Hosting>,
+    command: &Command,
+    deadline: Instant,
+) -> Result<u32, NotOpened> {
+    let patience = deadline.saturating_duration_since(hosting.clock.now());
+    match hosting.replication.propose(command, patience).await {
+        Ok((Outcome::Session { epoch }, _)) => Ok(epoch),
+        Ok((Outcome::Rejected(reason @ Rejection::StaleEpoch), _)) => {
+            // The claim was overtaken by the session's own changes; a new claim may succeed.
+            Err(NotOpened {
+                code: ErrorCode::NotReady,
+                text: reason.to_string(),
+                retry_ms: Some(0),
+            })
+        }
+        Ok((Outcome::Rejected(reason), _)) => Err(NotOpened::new(reply_code::code(reason), reason)),
+        Ok((other, _)) => {
+            Err(NotOpened::new(ErrorCode::Internal, format!("an outcome of no sense: {other:?}")))
+        }
+        Err(error) => {
+            let (code, retry_ms) = reply_code::propose_error(error);
+            Err(NotOpened { code, text: error.to_string(), retry_ms: Some(retry_ms) })
+        }
+    }
+}
+
+async fn authenticate(
+    hosting: &Arc<Hosting>,
+    remote: SocketAddr,
+    credentials: &Credentials,
+) -> Result<String, NotOpened> {
+    let view = hosting.replication.view();
+    let configuration = view.configuration();
+    match credentials {
+        Credentials::Anonymous if configuration.anonymous() => Ok(String::new()),
+        Credentials::Anonymous => {
+            metrics::authentication_failed("anonymous");
+            let text = "give a principal and its password";
+            Err(NotOpened::new(ErrorCode::AnonymousRefused, text))
+        }
+        Credentials::Password { principal, password } => {
+            let stored = configuration.password(principal);
+            let verdict = hosting.passwords.check(&hosting.supervisor, stored, password).await;
+            match verdict {
+                password::Verdict::Right => Ok(principal.clone()),
+                password::Verdict::Busy => {
+                    Err(NotOpened::new(ErrorCode::Overloaded, "too many passwords to check"))
+                }
+                password::Verdict::Wrong => {
+                    metrics::authentication_failed("password");
+                    let principal: String = principal.chars().take(64).collect();
+                    tracing::warn!(
+                        event = event::AUTHENTICATION_FAILED,
+                        principal,
+                        %remote,
+                        "credentials were refused"
+                    );
+                    Err(NotOpened::new(ErrorCode::BadCredentials, format!("for {principal:?}")))
+                }
+            }
+        }
+    }
+}
+
+/// Fixed properties, and those of the client's that are not fixed ones.
+fn properties(hello: &Hello, principal: &str) -> BTreeMap<String, String> {
+    let own = hello.properties.iter().filter(|(key, _)| !key.starts_with('$'));
+    let mut properties: BTreeMap<_, _> =
+        own.map(|(key, value)| (key.clone(), value.clone())).collect();
+    properties.insert("$Principal".to_owned(), principal.to_owned());
+    let client: String = hello.client.chars().take(128).collect();
+    properties.insert("$Client".to_owned(), client);
+    properties
+}
+
+fn reset_here(replication: &Replication, reason: ResetReason) -> Verdict {
+    let position = Position::end_of_entry(replication.journal().applied_now());
+    Verdict::Reset { reason, position }
+}
+
+/// Makes the claimed session this connection's and sends the welcome.
+async fn attach(
+    hosting: &Arc<Hosting>,
+    mut greeting: Greeting,
+    hello: &Hello,
+    claimed: Claimed,
+) -> Result<Opened, (FrameSender, NotOpened)> {
+    let Claimed { session, epoch, secret, beginning, mut verdict } = claimed;
+    let taken_over = || NotOpened::new(ErrorCode::TakenOver, "the session has moved on");
+    let Some(registration) = hosting.registry.register(session, epoch) else {
+        return Err((greeting.sender, taken_over()));
+    };
+    let view = hosting.replication.view();
+    let Some(record) = view.session(session).filter(|record| record.epoch() == epoch) else {
+        return Err((greeting.sender, taken_over()));
+    };
+    let (proposer, answers) = hosting.replication.attach(session, epoch, record.role_version());
+    let (subscriber, bulk) = Subscriber::new(hosting, session, beginning);
+    if let Verdict::Reset { position, .. } = &mut verdict {
+        *position = subscriber.outbox().lock().cursor();
+    }
+    let last_request = record.answered().last();
+    let beat = match hello.beat_ms {
+        0 => BEAT,
+        wanted => Duration::from_millis(wanted.into()).clamp(BEAT_MIN, BEAT_MAX),
+    };
+    let member = hosting.replication.member();
+    let welcome = Welcome {
+        session,
+        epoch,
+        secret: secret.reveal(),
+        last_request,
+        lineage: member.lineage,
+        cluster: member.cluster,
+        node: member.name.to_string(),
+        nodes: hosting.node_addresses(),
+        limits: session_limits(record.reconnect_timeout_ms(), beat),
+        verdict,
+    };
+    let mut buffer = BytesMut::new();
+    ServerMessage::Welcome(welcome).put(&mut buffer);
+    if let Err(error) = greeting.sender.queue_frames(buffer.freeze()) {
+        return Err((greeting.sender, NotOpened::new(ErrorCode::Internal, error)));
+    }
+    Ok(Opened {
+        session,
+        epoch,
+        roles: record.roles().into(),
+        sender: greeting.sender,
+        receiver: greeting.receiver,
+        proposer,
+        answers,
+        registration,
+        subscriber,
+        bulk,
+        past: match beginning {
+            Beginning::Past(position) => Some(position),
+            _ => None,
+        },
+        last_request,
+        beat,
+    })
+}
+
+fn session_limits(reconnect_timeout_ms: u64, beat: Duration) -> SessionLimits {
+    SessionLimits {
+        in_flight_max: limits::SESSION_IN_FLIGHT_MAX as u32,
+        reads_max: READS_MAX as u32,
+        value_bytes_max: limits::VALUE_BYTES_MAX as u32,
+        payload_bytes_max: PAYLOAD_BYTES_MAX as u32,
+        reconnect_timeout_ms,
+        beat_ms: u32::try_from(milliseconds(beat)).unwrap_or(u32::MAX),
+    }
+}
+
+async fn refuse(hosting: &Hosting, sender: &mut FrameSender, refusal: &NotOpened) {
+    let message = ServerMessage::Refused(Refused {
+        code: refusal.code.number(),
+        text: refusal.text.clone(),
+        retry_ms: refusal.retry_ms,
+        nodes: hosting.node_addresses(),
+    });
+    let mut buffer = BytesMut::new();
+    message.put(&mut buffer);
+    // Whether the client still listens is its own affair.
+    let _ = sender.send_frames(buffer.freeze()).await;
+    let _ = sender.finish().await;
+}

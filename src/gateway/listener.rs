@@ -1,0 +1,56 @@
+//! Accepts clients: a task for each, bounded in number while they are strangers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::hosting::Hosting;
+use super::{handshake, session_task};
+use crate::supervisor::StopSignal;
+use crate::telemetry::metrics;
+use crate::transport::{Accepting, CloseCode, Endpoint};
+
+/// Accepts until `stop`.
+pub(super) async fn run(hosting: Arc<Hosting>, endpoint: Endpoint, mut stop: StopSignal) {
+    loop {
+        let accepting = tokio::select! {
+            () = stop.stopped() => return,
+            accepting = endpoint.accept() => match accepting {
+                Some(accepting) => accepting,
+                None => return,
+            },
+        };
+        if hosting.handshakes.available_permits() == 0 {
+            accepting.refuse();
+            continue;
+        }
+        let shared = Arc::clone(&hosting);
+        hosting.supervisor.spawn("client", serve(shared, accepting));
+    }
+}
+
+/// One client, from its knock to its end.
+async fn serve(hosting: Arc<Hosting>, accepting: Accepting) {
+    let Ok(permit) = hosting.handshakes.try_acquire() else { return accepting.refuse() };
+    let remote = accepting.remote();
+    // A handshake that fails is counted by the transport.
+    let Ok(connection) = accepting.complete().await else { return };
+    let number = hosting.connections.fetch_add(1, Ordering::Relaxed);
+    let opened = handshake::open(&hosting, &connection).await;
+    drop(permit);
+    match opened {
+        Ok(opened) => {
+            tracing::debug!(number, %remote, session = %opened.session, "a session is connected");
+            metrics::sessions_hosted(hosting.registry.len());
+            session_task::run(Arc::clone(&hosting), connection, opened).await;
+            metrics::sessions_hosted(hosting.registry.len());
+        }
+        Err(refusal) => {
+            tracing::debug!(number, %remote, code = %refusal.code(), "no session was opened");
+            metrics::session_refused(refusal.code().number());
+            // The client has the refusal, and closes; one that does not is closed.
+            let patience = std::time::Duration::from_secs(1);
+            let _ = tokio::time::timeout(patience, connection.closed()).await;
+            connection.close(CloseCode(u32::from(refusal.code().number())), "refused");
+        }
+    }
+}

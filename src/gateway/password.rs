@@ -1,0 +1,162 @@
+//! Passwords are checked against argon2id strings, without holding anything up.
+//!
+//! A check costs some 20 ms and 19 MiB by design, so few run at once, few wait, and a principal that
+//! has just proven its password is not asked to pay again: a keyed hash of what was proven is kept
+//! in memory. The key is drawn at start and never leaves the process.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use argon2::Argon2;
+use argon2::password_hash::{PasswordHash, PasswordVerifier};
+use ring::hmac;
+use tokio::sync::Semaphore;
+
+use super::secret::NoEntropy;
+use crate::supervisor::Supervisor;
+
+/// Checks that run at once.
+const RUNNING_MAX: usize = 2;
+/// Checks that run or wait; one more is refused as overload.
+const WAITING_MAX: usize = 128;
+/// Proven passwords that are remembered.
+const PROVEN_MAX: usize = 4_096;
+/// Bytes of a password that are looked at.
+const PASSWORD_BYTES_MAX: usize = 1_024;
+/// Checked in place of the password of a principal that does not exist, so that it takes as long.
+const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA\
+    $AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// The checker.
+#[derive(Debug)]
+pub(super) struct Passwords {
+    key: hmac::Key,
+    running: Semaphore,
+    waiting: Semaphore,
+    proven: Mutex<HashSet<[u8; 32]>>,
+}
+
+/// The result of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is the principal's password.
+    Right,
+    /// It is not, or there is no such principal.
+    Wrong,
+    /// Too many checks wait.
+    Busy,
+}
+
+impl Passwords {
+    /// A checker that has proven nothing yet.
+    ///
+    /// # Errors
+    /// [`NoEntropy`].
+    pub(super) fn new() -> Result<Self, NoEntropy> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(|_| NoEntropy)?;
+        Ok(Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            running: Semaphore::new(RUNNING_MAX),
+            waiting: Semaphore::new(WAITING_MAX),
+            proven: Mutex::new(HashSet::new()),
+        })
+    }
+
+    /// Checks a password against the principal's argon2id string; none: there is no such principal.
+    pub(super) async fn check(
+        &self,
+        supervisor: &Supervisor,
+        hash: Option<&str>,
+        password: &str,
+    ) -> Verdict {
+        if password.len() > PASSWORD_BYTES_MAX {
+            return Verdict::Wrong;
+        }
+        let tag = self.tag(hash.unwrap_or_default(), password);
+        if hash.is_some() && self.lock().contains(&tag) {
+            return Verdict::Right;
+        }
+        let Ok(_place) = self.waiting.try_acquire() else { return Verdict::Busy };
+        let Ok(_turn) = self.running.acquire().await else { return Verdict::Busy };
+        let (known, stored) = (hash.is_some(), hash.unwrap_or(NOBODY).to_owned());
+        let password = password.to_owned();
+        let check = move || is_right(&stored, &password);
+        match supervisor.blocking("password check", check).await {
+            Ok(true) if known => {
+                let mut proven = self.lock();
+                if proven.len() >= PROVEN_MAX {
+                    proven.clear();
+                }
+                proven.insert(tag);
+                Verdict::Right
+            }
+            Ok(_) => Verdict::Wrong,
+            Err(_) => Verdict::Busy,
+        }
+    }
+
+    fn tag(&self, hash: &str, password: &str) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.key);
+        // The length keeps the two apart.
+        context.update(&(hash.len() as u64).to_le_bytes());
+        context.update(hash.as_bytes());
+        context.update(password.as_bytes());
+        let mut tag = [0; 32];
+        tag.copy_from_slice(context.sign().as_ref());
+        tag
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<[u8; 32]>> {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_right(stored: &str, password: &str) -> bool {
+    let Ok(stored) = PasswordHash::new(stored) else { return false };
+    Argon2::default().verify_password(password.as_bytes(), &stored).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use argon2::password_hash::{PasswordHasher, SaltString};
+
+    use super::*;
+
+    fn hash(password: &str) -> String {
+        let salt = SaltString::encode_b64(&[3; 16]).unwrap();
+        Argon2::default().hash_password(password.as_bytes(), &salt).unwrap().to_string()
+    }
+
+    #[tokio::test]
+    async fn passwords_are_checked_and_remembered() {
+        let supervisor = Supervisor::new("test");
+        let passwords = Passwords::new().unwrap();
+        let stored = hash("open sesame");
+        assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
+        for _ in 0..2 {
+            let verdict = passwords.check(&supervisor, Some(&stored), "open sesame").await;
+            assert_eq!(verdict, Verdict::Right);
+        }
+        assert_eq!(passwords.lock().len(), 1);
+        for wrong in ["", "open sesame ", &"x".repeat(5_000)] {
+            let verdict = passwords.check(&supervisor, Some(&stored), wrong).await;
+            assert_eq!(verdict, Verdict::Wrong);
+        }
+        assert_eq!(passwords.check(&supervisor, None, "open sesame").await, Verdict::Wrong);
+        assert_eq!(passwords.lock().len(), 1);
+    }
+
+    #[test]
+    fn the_stand_in_for_nobody_is_a_legal_hash() {
+        assert!(PasswordHash::new(NOBODY).is_ok());
+    }
+
+    #[tokio::test]
+    async fn too_many_checks_are_refused() {
+        let supervisor = Supervisor::new("test");
+        let passwords = Passwords::new().unwrap();
+        let _all = passwords.waiting.acquire_many(WAITING_MAX as u32).await.unwrap();
+        assert_eq!(passwords.check(&supervisor, None, "x").await, Verdict::Busy);
+    }
+}
