@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_storage::disk::RealDisk;
+use quorate_storage::index::IndexPlace;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -307,6 +308,7 @@ fn replication_settings(
         name: settings.name.clone(),
         dir: settings.dir.clone(),
         disk: Arc::new(RealDisk),
+        index: IndexPlace::Folder(settings.dir.join("index")),
         expect: settings.cluster.expect as usize,
         peer: PeerSettings {
             listen: settings.listen.peer,

@@ -45,6 +45,7 @@ pub(super) struct Core {
     pub(super) answerer: Answerer,
     pub(super) progress: watch::Receiver<Progress>,
     pub(super) log: Log,
+    pub(super) index: quorate_storage::index::Index,
     pub(super) groups: Groups,
     pub(super) client_reset_key: [u8; 32],
 }

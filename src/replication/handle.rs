@@ -60,6 +60,12 @@ impl Replication {
         self.core.history.reader()
     }
 
+    /// The index of this node's log: postings of topics, histories of sessions and configuration.
+    #[must_use]
+    pub fn index(&self) -> &quorate_storage::index::Index {
+        &self.core.index
+    }
+
     /// Whether all events after `position` can be read, from memory or from disk.
     #[must_use]
     pub fn remembers(&self, position: Position) -> bool {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_storage::Disk;
+use quorate_storage::index::IndexPlace;
 
 use crate::domain::node_address::NodeAddress;
 use crate::domain::node_name::NodeName;
@@ -20,6 +21,8 @@ pub struct ReplicationSettings {
     pub dir: PathBuf,
     /// The disk behind it.
     pub disk: Arc<dyn Disk>,
+    /// Where the index of the log lives; it can be thrown away at any time.
+    pub index: IndexPlace,
     /// The initial voter set's size.
     pub expect: usize,
     /// The door for peers.

@@ -3,6 +3,7 @@
 //! | task or thread | group | owns | ends when |
 //! |---|---|---|---|
 //! | `log writer` (thread) | storage | the log's writer: group commit | the log is closed |
+//! | `index` (thread) | storage | the index of the log | its group stops |
 //! | mesh tasks | mesh | connections to peers | the mesh is stopped |
 //! | `lanes`, one `lane` per stream | consensus | what other members ask | its group stops, or the stream ends |
 //! | `proposer` | consensus | the way of commands into entries | its group stops |
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, SnapshotPolicy};
+use quorate_storage::index::IndexPlace;
 use quorate_storage::recovery::Tail;
 use quorate_storage::snapshot::{Catalogue, Owner};
 use quorate_storage::{Log, LogOptions, OpenReport, Step, Writer};
@@ -39,6 +41,7 @@ use super::founding::bootstrap::{Introduction, found, introduce, membership};
 use super::founding::directory::{Directory, random_number};
 use super::founding::rules::{Proposal, Standing};
 use super::handle::{Member, Replication};
+use super::history::indexing::{self, IndexSources};
 use super::history::reader::History;
 use super::journal::Journal;
 use super::members::ask::Answerer;
@@ -108,7 +111,7 @@ impl Replication {
             mesh: supervisor.group("mesh"),
         };
         let ReplicationSettings { name, dir, disk, expect, peer, timing, .. } = settings;
-        let ReplicationSettings { retention, founding, permits, .. } = settings;
+        let ReplicationSettings { retention, founding, permits, index, .. } = settings;
         let state = watch::Sender::new(NodeState::Starting);
         let mut directory = Directory::open(disk, dir)?;
         // A member opens its log before it says hello: the hello tells whether its end is sound.
@@ -156,6 +159,7 @@ impl Replication {
                 groups: groups.clone(),
                 timing,
                 retention,
+                index,
                 permits,
                 state,
                 clock,
@@ -265,6 +269,7 @@ struct Assembly {
     groups: Groups,
     timing: Timing,
     retention: Retention,
+    index: IndexPlace,
     permits: usize,
     state: watch::Sender<NodeState>,
     clock: Clock,
@@ -280,16 +285,27 @@ impl Assembly {
         self.state.send_replace(NodeState::Replaying);
         let pending = Pending::new(random_number()?, self.permits);
         let journal = Journal::new(0, self.retention.journal_bytes);
-        let store = StateStore {
+        let owner = Owner { cluster_id: member.cluster.0, lineage: member.lineage.0 };
+        let mut store = StateStore {
             applied: Applied::default(),
             journal: journal.clone(),
             pending: Arc::clone(&pending),
             catalogue: Arc::clone(&self.store.catalogue),
             log: self.store.log.clone(),
-            owner: Owner { cluster_id: member.cluster.0, lineage: member.lineage.0 },
+            owner,
             supervisor: self.groups.consensus.clone(),
+            index: None,
         };
         self.restore(&store).await?;
+        let sources = IndexSources {
+            place: self.index.clone(),
+            log: self.store.log.clone(),
+            catalogue: Arc::clone(&self.store.catalogue),
+            journal: journal.clone(),
+            owner,
+        };
+        let index = indexing::start(sources, &self.groups.storage)?;
+        store.index = Some(index.clone());
         self.state.send_replace(NodeState::Joining);
         let roster = Roster::new(&self.proposal, member.id);
         let peers = Peers::new(self.mesh.clone(), roster, clock);
@@ -326,6 +342,7 @@ impl Assembly {
             answerer: answerer.clone(),
             progress: progress.subscribe(),
             log: self.store.log.clone(),
+            index: index.clone(),
             groups: self.groups.clone(),
             client_reset_key: self.directory.reset_keys().1,
         });
@@ -366,6 +383,7 @@ impl Assembly {
         group.spawn("proposer", proposer.run(group.stop_signal()));
         let snapshotter = Snapshotter {
             history: core.history.clone(),
+            index,
             raft,
             log: self.store.log.clone(),
             catalogue: Arc::clone(&self.store.catalogue),

@@ -71,6 +71,7 @@ impl Core {
         self.groups.consensus.stop(TASK_PATIENCE).await;
         // Fails only when the engine's task is gone already.
         let _gone = self.raft.shutdown().await;
+        self.index.close();
         self.log.close();
         self.groups.storage.stop(TASK_PATIENCE).await;
         self.peers.mesh().stop().await;

@@ -59,6 +59,8 @@ events! {
     SNAPSHOTS_NOT_PRUNED = "Q-111";
     /// That the doubts about the log are settled could not be stored.
     DOUBTS_NOT_SETTLED = "Q-112";
+    /// The index of the log cannot be written, or is off.
+    INDEX_TROUBLE = "Q-113";
 
     /// A cluster was founded.
     CLUSTER_FOUNDED = "Q-200";

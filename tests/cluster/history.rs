@@ -3,8 +3,9 @@
 use quorate::domain::effect::Effect;
 use quorate::domain::id::Position;
 use quorate::replication::{JournalReader, Read, Replication};
+use quorate_storage::index::{HistoryKind, IndexedSegment};
 
-use crate::stage::{Stage, Writer, update};
+use crate::stage::{Stage, Writer, until, update};
 
 /// Reads everything after a position: the values of the topic, in order. None when it is gone.
 async fn values(
@@ -96,5 +97,48 @@ async fn what_was_purged_is_gone_and_the_rest_is_read_from_a_snapshot() {
     let rest = values(&node, &mut reader, sent[first]).await.unwrap();
     assert_eq!(rest, (first as u64 + 2..=sent.len() as u64).collect::<Vec<_>>());
     assert!(rest.len() > 200, "the reader went to disk: {} values", rest.len());
+    stage.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_index_is_rebuilt_from_the_log_while_the_node_serves() {
+    let mut stage = Stage::new(1, &["n1"]);
+    stage.index_on_disk = true;
+    stage.retention.segment_bytes = 32 << 10;
+    stage.start_all().await;
+    let node = stage.node("n1").clone();
+    let mut writer = Writer::open(&node, 7).await;
+    let topic = writer.add_topic("told").await;
+    for value in 1..=300 {
+        writer.ask(&update(topic, value)).await;
+    }
+    let applied = node.journal().applied_now();
+    until("the index has come to the end of the log", || node.index().coverage().contains(applied))
+        .await;
+    let key = topic.0.to_be_bytes();
+    let postings = |node: &Replication| {
+        let segments = node.index().segments();
+        let of = |segment: &IndexedSegment| node.index().postings(segment.id, &key).unwrap();
+        segments.iter().flat_map(of).collect::<Vec<_>>()
+    };
+    until("segments are indexed", || postings(&node).len() > 100).await;
+    let session = 7_u64.to_be_bytes();
+    let history = |node: &Replication| {
+        node.index().history(HistoryKind::Sessions, &session, 0..applied + 1).unwrap()
+    };
+    let (told, rows) = (postings(&node), history(&node));
+    assert_eq!(rows.first().map(|row| row.value[0]), Some(1), "the session was opened");
+    drop((node, writer));
+    stage.stop_all().await;
+
+    // Thrown away as a whole: the log is the truth.
+    std::fs::remove_dir_all(stage.dir_of("n1").join("index")).unwrap();
+    stage.start_all().await;
+    let node = stage.node("n1").clone();
+    until("the index is whole again", || node.index().coverage().contains(applied)).await;
+    until("its segments too", || postings(&node).len() >= told.len()).await;
+    assert_eq!(postings(&node)[..told.len()], told[..]);
+    assert_eq!(history(&node), rows);
+    drop(node);
     stage.stop_all().await;
 }

@@ -24,6 +24,7 @@ use quorate::replication::{
 use quorate::supervisor::Supervisor;
 use quorate::transport::certificate::{Pem, make_ca, make_node};
 use quorate_storage::disk::RealDisk;
+use quorate_storage::index::{IndexPlace, MemoryStore};
 use tokio::sync::mpsc;
 
 /// The longest that any condition is waited for.
@@ -42,6 +43,8 @@ pub(crate) struct Stage {
     ports: BTreeMap<String, u16>,
     expect: usize,
     pub(crate) retention: Retention,
+    /// Index by sled in each node's folder, as the product does; in memory otherwise.
+    pub(crate) index_on_disk: bool,
     pub(crate) up: BTreeMap<String, Running>,
 }
 
@@ -66,7 +69,16 @@ impl Stage {
             ports,
             expect,
             retention: Retention { segment_bytes: 1 << 20, ..Retention::default() },
+            index_on_disk: false,
             up: BTreeMap::new(),
+        }
+    }
+
+    fn index_of(&self, dir: &Path) -> IndexPlace {
+        if self.index_on_disk {
+            IndexPlace::Folder(dir.join("index"))
+        } else {
+            IndexPlace::Memory(MemoryStore::new())
         }
     }
 
@@ -92,6 +104,7 @@ impl Stage {
             name: name(node),
             dir: dir.to_owned(),
             disk: Arc::new(RealDisk),
+            index: self.index_of(dir),
             expect: self.expect,
             peer: PeerSettings {
                 listen: self.address(node),

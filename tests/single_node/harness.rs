@@ -63,6 +63,9 @@ impl Node {
         let settings = ReplicationSettings {
             name: name.clone(),
             dir: dir.path().to_owned(),
+            index: quorate_storage::index::IndexPlace::Memory(
+                quorate_storage::index::MemoryStore::new(),
+            ),
             disk: Arc::new(RealDisk),
             expect: 1,
             peer: PeerSettings {

@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use quorate_storage::Log;
+use quorate_storage::index::Index;
 use quorate_storage::snapshot::{Catalogue, Kept, SnapshotHead};
 
 use crate::domain::effect::Event;
@@ -25,6 +26,7 @@ use crate::replication::consensus::raft_types::{
     Entry, Kind, LogId, Snapshot, SnapshotMeta, StoredMembership, Types, log_id, parts,
 };
 use crate::replication::consensus::snapshot_transfer::SnapshotFile;
+use crate::replication::history::indexing::left_behind;
 use crate::replication::history::scratch::restore;
 use crate::replication::journal::{Block, Journal};
 use crate::replication::proposing::pending::Pending;
@@ -47,6 +49,8 @@ pub(in crate::replication) struct StateStore {
     pub(in crate::replication) log: Log,
     pub(in crate::replication) owner: quorate_storage::snapshot::Owner,
     pub(in crate::replication) supervisor: Supervisor,
+    /// Hears of every applied entry; none where there is no index.
+    pub(in crate::replication) index: Option<Index>,
 }
 
 /// What applying one entry gave.
@@ -78,6 +82,11 @@ impl StateStore {
             state.applied(id);
             result
         };
+        if let Some(listener) = &self.index
+            && let Err(error) = listener.offer(left_behind(index, &outcome.events))
+        {
+            tracing::debug!(entry = index, %error, "the index does not take an entry");
+        }
         self.journal.push(index, Block::of(index, outcome.log_time_ms, outcome.events));
         if !outcome.answers.is_empty() {
             self.pending.answer(outcome.answers);

@@ -75,6 +75,7 @@ impl StoreBuilder<Types, SuiteLog, SuiteState, Guard> for Builder {
             log: log.clone(),
             owner,
             supervisor: supervisor.clone(),
+            index: None,
         };
         let inner = LogStore::new(log.clone(), catalogue, supervisor);
         let suite_log = SuiteLog { inner, log: log.clone(), floor: Arc::default() };

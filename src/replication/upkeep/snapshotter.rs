@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use openraft::async_runtime::WatchReceiver;
 use quorate_storage::append_log::SegmentSummary;
+use quorate_storage::index::{Index, IndexState};
 use quorate_storage::snapshot::Catalogue;
 use quorate_storage::{Log, RecordKind};
 
@@ -32,6 +33,7 @@ pub(in crate::replication) struct Snapshotter {
     pub(in crate::replication) retention: Retention,
     pub(in crate::replication) clock: Clock,
     pub(in crate::replication) history: History,
+    pub(in crate::replication) index: Index,
     pub(in crate::replication) supervisor: Supervisor,
 }
 
@@ -78,6 +80,7 @@ impl Snapshotter {
         let upto = purge_upto(&segments, newest, self.retention.retain_bytes, |segment| {
             self.wall_ms_of(segment).is_some_and(|wall_ms| wall_ms < oldest_wall_ms)
         });
+        let upto = upto.map(|upto| self.not_past_the_index(upto));
         if let Some(upto) = upto.filter(|upto| *upto >= self.log.first_index()) {
             tracing::info!(event = event::LOG_PURGED, upto, snapshot = newest, "the log is purged");
             if self.raft.trigger().purge_log(upto).await.is_err() {
@@ -95,6 +98,16 @@ impl Snapshotter {
             if let Ok(Err(error)) = pruned.await {
                 tracing::warn!(event = event::SNAPSHOTS_NOT_PRUNED, %error, "old snapshots could not be removed");
             }
+        }
+    }
+
+    /// What the index has not taken yet stays: it could not be indexed again. One that is off, or
+    /// whose disk refuses, holds nothing back.
+    fn not_past_the_index(&self, upto: u64) -> u64 {
+        let status = self.index.status();
+        match status.state {
+            IndexState::Serving => upto.min(status.coverage.end.saturating_sub(1)),
+            _ => upto,
         }
     }
 
