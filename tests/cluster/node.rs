@@ -99,11 +99,11 @@ async fn a_node_that_is_to_shut_down_without_a_quorum_does_so_once_it_had_one() 
     let both = async {
         tokio::try_join!(Node::start(first.clone(), None), Node::start(second, None)).unwrap()
     };
-    let (first_node, second_node) = tokio::time::timeout(PATIENCE, both).await.unwrap();
+    let (first_node, second_node) = tokio::time::timeout(PATIENCE, Box::pin(both)).await.unwrap();
     let running = first_node.run_until_stopped(std::future::pending());
     let ending = second_node.run_until_stopped(std::future::ready(()));
     let both = async { tokio::join!(running, ending) };
-    let (exit, stopped) = tokio::time::timeout(PATIENCE, both).await.unwrap();
+    let (exit, stopped) = tokio::time::timeout(PATIENCE, Box::pin(both)).await.unwrap();
     assert_eq!(stopped.code, ExitCode::DONE, "{stopped}");
     assert_eq!(exit.code, ExitCode::QUORUM_LOST, "{exit}");
     // Not armed before a quorum was met: alone it waits for the other.
