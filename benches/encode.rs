@@ -11,11 +11,11 @@ use quorate::domain::id::{Index, Position, SessionId, TopicId};
 use quorate::domain::selector::{Selections, Selector};
 use quorate::domain::topic::path::TopicPath;
 use quorate::domain::topic::specification::{Specification, TopicType};
+use quorate::gateway::delivery::interest::Interest;
+use quorate::gateway::delivery::outgoing::Outgoing;
+use quorate::gateway::fanout::outbox::Outbox;
+use quorate::gateway::fanout::session_queue::{Next, SessionQueue};
 use quorate::gateway::fanout::{Fanout, Joined};
-use quorate::gateway::interest::Interest;
-use quorate::gateway::outbox::Outbox;
-use quorate::gateway::outgoing::Outgoing;
-use quorate::gateway::session_queue::{Next, SessionQueue};
 use quorate::protocol::delivery::put_value;
 use quorate::replication::Block;
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::hosting::Hosting;
 use crate::domain::command::Command;
 use crate::domain::effect::CloseReason;
 use crate::domain::id::SessionId;
+use crate::gateway::hosting::Hosting;
 use crate::replication::{ProposeError, Refusal};
 
 /// What one proposal may take.

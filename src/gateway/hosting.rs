@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use super::fanout::Fanout;
-use super::password::Passwords;
-use super::pressure::Pressure;
-use super::registry::Registry;
-use super::secret::NoEntropy;
 use crate::clock::Clock;
+use crate::gateway::delivery::pressure::Pressure;
+use crate::gateway::entrance::password::Passwords;
+use crate::gateway::entrance::secret::NoEntropy;
+use crate::gateway::fanout::Fanout;
+use crate::gateway::registry::Registry;
 use crate::protocol::handshake::{NODES_MAX, NodeAddress};
 use crate::replication::Replication;
 use crate::supervisor::Supervisor;

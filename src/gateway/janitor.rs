@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use super::farewell;
-use super::hosting::Hosting;
 use crate::domain::id::SessionId;
+use crate::gateway::farewell;
+use crate::gateway::hosting::Hosting;
 use crate::supervisor::StopSignal;
 
 /// Between two looks; a session that is unserved at both is nobody's. Longer than a handshake.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::hosting::Hosting;
-use super::{handshake, session_task};
+use crate::gateway::entrance::handshake;
+use crate::gateway::hosting::Hosting;
+use crate::gateway::session_task;
 use crate::supervisor::StopSignal;
 use crate::telemetry::metrics;
 use crate::transport::{Accepting, CloseCode, Endpoint};

@@ -22,42 +22,17 @@
 //! | bulk stream, read | as many as the limits allow | its work, or its connection |
 //! | farewell | per session whose end the log must hear of | its work, or the gateway |
 
-pub mod audience;
-mod authorize;
-pub mod batch;
-mod bulk_stream;
-#[cfg(test)]
-mod delivery_model;
-pub mod event_frames;
-mod event_writer;
+pub mod delivery;
+mod entrance;
 pub mod fanout;
-mod fanout_task;
 mod farewell;
-mod fetch;
-mod handshake;
 mod hosting;
-mod initial_values;
-pub mod interest;
 mod janitor;
-mod journal_cursor;
 mod listener;
-pub mod outbox;
-pub mod outgoing;
-mod password;
-mod pressure;
-mod reads;
 mod registry;
 mod reply_code;
-mod requests;
-mod secret;
-pub mod session_queue;
+mod request;
 mod session_task;
-mod status_json;
-mod subscriber;
-pub mod topic_walk;
-mod translate;
-mod translate_constraint;
-pub mod turn;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -72,8 +47,8 @@ use crate::supervisor::Supervisor;
 use crate::telemetry::event;
 use crate::transport::Endpoint;
 
-pub use secret::NoEntropy;
-pub use status_json::status_json;
+pub use entrance::NoEntropy;
+pub use request::status_json;
 
 /// The gateway of a running node.
 #[derive(Debug)]
@@ -100,7 +75,7 @@ impl Gateway {
         let hosting = hosting::Hosting::new(replication, supervisor.clone(), clock, nodes)?;
         let hosting = Arc::new(hosting);
         let stop = || supervisor.stop_signal();
-        supervisor.spawn("fan-out", fanout_task::run(Arc::clone(&hosting), stop()));
+        supervisor.spawn("fan-out", fanout::task::run(Arc::clone(&hosting), stop()));
         supervisor.spawn("session janitor", janitor::run(Arc::clone(&hosting), stop()));
         let listener = listener::run(Arc::clone(&hosting), endpoint.clone(), stop());
         supervisor.spawn("client listener", listener);

@@ -103,9 +103,11 @@ impl Registry {
                 }
                 Ending::taken_over()
             }
-            SessionChange::Closed(reason) => {
-                Ending { code: super::reply_code::close_reason(reason), retry_ms: 0, settled: true }
-            }
+            SessionChange::Closed(reason) => Ending {
+                code: crate::gateway::reply_code::close_reason(reason),
+                retry_ms: 0,
+                settled: true,
+            },
             // The cluster took this node for lost. The client resumes by itself, here or elsewhere.
             SessionChange::Detached => {
                 Ending { code: ErrorCode::Inquorate, retry_ms: 0, settled: true }

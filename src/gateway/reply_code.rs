@@ -1,9 +1,9 @@
 //! Every reason of the layers below as its wire code and its message: the one mapping.
 
-use super::translate::Unfit;
 use crate::domain::effect::CloseReason;
 use crate::domain::machine::Answered;
 use crate::domain::outcome::{Outcome, Rejection};
+use crate::gateway::request::translate::Unfit;
 use crate::protocol::server_message::{Acknowledged, Reply};
 use crate::protocol::{ErrorCode, ServerMessage};
 use crate::replication::{NodeState, ProposeError, ReadError, Refusal};

@@ -7,22 +7,22 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::event_writer::{EventWriter, spawn_bulk};
-use super::farewell;
-use super::handshake::Opened;
-use super::hosting::{Hosting, READS_MAX};
-use super::journal_cursor::JournalCursor;
-use super::reads::{self, Reader};
-use super::registry::Ending;
-use super::reply_code::{self, Answer, PARKED_RETRY_MS, RETRY_MS};
-use super::requests::{Admission, Note, Requests};
-use super::subscriber::{BulkOrder, Subscriber};
-use super::translate::{self, Fit, FollowUp, Unfit};
 use crate::domain::effect::CloseReason;
 use crate::domain::id::{Index, Position, SessionId};
 use crate::domain::limits;
 use crate::domain::machine::Answered;
 use crate::domain::outcome::{Outcome, Rejection};
+use crate::gateway::delivery::event_writer::{EventWriter, spawn_bulk};
+use crate::gateway::delivery::journal_cursor::JournalCursor;
+use crate::gateway::delivery::subscriber::{BulkOrder, Subscriber};
+use crate::gateway::entrance::handshake::Opened;
+use crate::gateway::farewell;
+use crate::gateway::hosting::{Hosting, READS_MAX};
+use crate::gateway::registry::Ending;
+use crate::gateway::reply_code::{self, Answer, PARKED_RETRY_MS, RETRY_MS};
+use crate::gateway::request::numbers::{Admission, Note, Requests};
+use crate::gateway::request::reads::{self, Reader};
+use crate::gateway::request::translate::{self, Fit, FollowUp, Unfit};
 use crate::protocol::conversation::Conversation;
 use crate::protocol::delivery::BulkPurpose;
 use crate::protocol::read::{Answer as ReadAnswer, Read, ReadReply};
@@ -395,7 +395,7 @@ impl Session {
             let mut reply = found.reply;
             let rows = match &mut reply.answer {
                 ReadAnswer::Rows { rows, more }
-                    if super::fetch::rows_bytes(rows) > INLINE_ROWS_BYTES_MAX =>
+                    if crate::gateway::request::fetch::rows_bytes(rows) > INLINE_ROWS_BYTES_MAX =>
                 {
                     Some((std::mem::take(rows), *more))
                 }
@@ -409,10 +409,17 @@ impl Session {
             let _ = done.try_send(Done::Read(ServerMessage::ReadReply { correlation, reply }));
             if let Some((bulk, (rows, more))) = bulk.zip(rows) {
                 let purpose = BulkPurpose::Fetch(correlation);
-                let begin = super::bulk_stream::begin(bulk, purpose, found.entry);
+                let begin =
+                    crate::gateway::delivery::bulk_stream::begin(bulk, purpose, found.entry);
                 // A failure means that the connection ends, which its own task notices.
-                let _ =
-                    super::bulk_stream::send_rows(&hosting, &connection, begin, rows, more).await;
+                let _ = crate::gateway::delivery::bulk_stream::send_rows(
+                    &hosting,
+                    &connection,
+                    begin,
+                    rows,
+                    more,
+                )
+                .await;
             }
         });
     }

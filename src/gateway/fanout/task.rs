@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::fanout::ChangedSession;
-use super::hosting::Hosting;
 use crate::domain::effect::SessionChange;
 use crate::domain::id::Position;
+use crate::gateway::fanout::ChangedSession;
+use crate::gateway::hosting::Hosting;
 use crate::replication::Read;
 use crate::supervisor::StopSignal;
 
@@ -13,7 +13,7 @@ use crate::supervisor::StopSignal;
 const BLOCKS_PER_TURN: usize = 64;
 
 /// Runs until `stop`.
-pub(super) async fn run(hosting: Arc<Hosting>, mut stop: StopSignal) {
+pub(in crate::gateway) async fn run(hosting: Arc<Hosting>, mut stop: StopSignal) {
     let journal = hosting.replication.journal().clone();
     let mut applied = journal.applied();
     loop {

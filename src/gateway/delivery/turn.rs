@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::event_frames::{put_notice, put_notified, put_unsubscribed};
-use super::interest::{Interest, selected_ranges};
-use super::outgoing::Outgoing;
-use super::topic_walk::TopicWalk;
 use crate::domain::id::{Lineage, Position};
 use crate::domain::machine::Machine;
 use crate::domain::selector::Selections;
 use crate::domain::topic::path_range::PathRange;
 use crate::domain::topic::record::Topic;
+use crate::gateway::delivery::event_frames::{put_notice, put_notified, put_unsubscribed};
+use crate::gateway::delivery::interest::{Interest, selected_ranges};
+use crate::gateway::delivery::outgoing::Outgoing;
+use crate::gateway::delivery::topic_walk::TopicWalk;
 use crate::protocol::delivery::{Event, NotifiedChange, UnsubscribeReason};
 use crate::protocol::handshake::ResetReason;
 

@@ -2,25 +2,25 @@
 
 use bytes::Bytes;
 
-use super::authorize::{self, Action};
-use super::translate_constraint::constraint;
+use super::constraint::constraint;
 use crate::domain::command::{Command, CommandError, TypedValue};
 use crate::domain::limits;
 use crate::domain::selector::Selector;
 use crate::domain::topic::path::TopicPath;
 use crate::domain::topic::specification::{Specification, TopicType};
 use crate::domain::topic::value;
+use crate::gateway::request::authorize::{self, Action};
 use crate::protocol::ErrorCode;
 use crate::protocol::command::ClientCommand;
 use crate::protocol::topic::{WireSpecification, WireValue};
 
 /// A command that is refused for good, whoever asks again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unfit {
+pub(in crate::gateway) struct Unfit {
     /// Its wire code.
-    pub(super) code: ErrorCode,
+    pub(in crate::gateway) code: ErrorCode,
     /// For people.
-    pub(super) text: String,
+    pub(in crate::gateway) text: String,
 }
 
 impl Unfit {
@@ -30,23 +30,23 @@ impl Unfit {
 
     /// The command that uses its number up.
     #[must_use]
-    pub(super) fn command(&self) -> Command {
+    pub(in crate::gateway) fn command(&self) -> Command {
         Command::Refused { code: self.code.number() }
     }
 }
 
 /// A command that may be proposed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fit {
+pub(in crate::gateway) struct Fit {
     /// Its bytes, as they will stand in the log.
-    pub(super) bytes: Bytes,
+    pub(in crate::gateway) bytes: Bytes,
     /// What its answer needs.
-    pub(super) follow_up: Option<FollowUp>,
+    pub(in crate::gateway) follow_up: Option<FollowUp>,
 }
 
 /// What a session does besides answering when a command of its has been applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FollowUp {
+pub(in crate::gateway) enum FollowUp {
     /// Its selections have grown: initial values are sent before the answer.
     Selected,
     /// Its selections have shrunk, or its listeners have changed.
@@ -57,7 +57,7 @@ pub(super) enum FollowUp {
 ///
 /// # Errors
 /// [`Unfit`] names the reason.
-pub(super) fn update(record: Bytes, roles: &[String]) -> Result<Fit, Unfit> {
+pub(in crate::gateway) fn update(record: Bytes, roles: &[String]) -> Result<Fit, Unfit> {
     let command = Command::decode(record.clone()).map_err(|error| undecodable(&error))?;
     let (Command::Update { value, .. } | Command::SetByPath { value, .. }) = &command else {
         return Err(Unfit::new(ErrorCode::Undecodable, "not an update record"));
@@ -71,7 +71,7 @@ pub(super) fn update(record: Bytes, roles: &[String]) -> Result<Fit, Unfit> {
 ///
 /// # Errors
 /// [`Unfit`] names the reason.
-pub(super) fn command(body: &Bytes, roles: &[String]) -> Result<Fit, Unfit> {
+pub(in crate::gateway) fn command(body: &Bytes, roles: &[String]) -> Result<Fit, Unfit> {
     let asked =
         ClientCommand::decode(body).map_err(|error| Unfit::new(ErrorCode::Undecodable, error))?;
     let command = domain_command(asked)?;
@@ -90,7 +90,7 @@ pub(super) fn command(body: &Bytes, roles: &[String]) -> Result<Fit, Unfit> {
 ///
 /// # Errors
 /// [`Unfit`] names the reason.
-pub(super) fn selector(text: &str) -> Result<Selector, Unfit> {
+pub(in crate::gateway) fn selector(text: &str) -> Result<Selector, Unfit> {
     Selector::parse(text).map_err(|error| Unfit::new(ErrorCode::InvalidSelector, error))
 }
 
@@ -98,7 +98,7 @@ pub(super) fn selector(text: &str) -> Result<Selector, Unfit> {
 ///
 /// # Errors
 /// [`Unfit`] names the reason.
-pub(super) fn path(text: &str) -> Result<TopicPath, Unfit> {
+pub(in crate::gateway) fn path(text: &str) -> Result<TopicPath, Unfit> {
     TopicPath::parse(text).map_err(|error| Unfit::new(ErrorCode::InvalidPath, error))
 }
 
@@ -156,7 +156,7 @@ fn permit(roles: &[String], action: Option<Action>) -> Result<(), Unfit> {
 }
 
 fn undecodable(error: &CommandError) -> Unfit {
-    Unfit::new(super::reply_code::code(error.rejection()), error)
+    Unfit::new(crate::gateway::reply_code::code(error.rejection()), error)
 }
 
 fn topic_type(code: u8) -> Result<TopicType, Unfit> {

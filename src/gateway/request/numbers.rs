@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use super::translate::{FollowUp, Unfit};
+use crate::gateway::request::translate::{FollowUp, Unfit};
 
 /// What to do with a request that has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admission {
+pub(in crate::gateway) enum Admission {
     /// Take it.
     Take,
     /// It follows a number that was shed: the client sends it again.
@@ -23,7 +23,7 @@ pub(super) enum Admission {
 
 /// The requests of one connection.
 #[derive(Debug)]
-pub(super) struct Requests {
+pub(in crate::gateway) struct Requests {
     /// The lowest number that has not come on this connection; none before the first.
     next: Option<u64>,
     /// The highest number applied when the connection began.
@@ -36,7 +36,7 @@ pub(super) struct Requests {
 
 /// What is remembered of a request until its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Note {
+pub(in crate::gateway) enum Note {
     /// It was refused by this host; the text goes with the answer.
     Unfit(Unfit),
     /// It changes what the session hears of.
@@ -46,7 +46,7 @@ pub(super) enum Note {
 impl Requests {
     /// A connection that begins when the session's requests up to `applied` have been applied.
     #[must_use]
-    pub(super) fn new(applied: u64) -> Self {
+    pub(in crate::gateway) fn new(applied: u64) -> Self {
         Self {
             next: None,
             applied_before: applied,
@@ -57,7 +57,7 @@ impl Requests {
     }
 
     /// A request of this number has come.
-    pub(super) fn admit(&mut self, request: u64) -> Admission {
+    pub(in crate::gateway) fn admit(&mut self, request: u64) -> Admission {
         if let Some(shed) = self.shed {
             if request > shed {
                 return Admission::PassOver;
@@ -78,29 +78,29 @@ impl Requests {
     }
 
     /// This number and all above it were not taken.
-    pub(super) fn shed_from(&mut self, request: u64) {
+    pub(in crate::gateway) fn shed_from(&mut self, request: u64) {
         self.shed = Some(request);
         self.notes.split_off(&request);
     }
 
     /// The client holds every answer below this number.
-    pub(super) fn answered(&mut self, below: u64) {
+    pub(in crate::gateway) fn answered(&mut self, below: u64) {
         self.answered_below = self.answered_below.max(below);
     }
 
     /// What the client has said that it holds.
     #[must_use]
-    pub(super) fn answered_below(&self) -> u64 {
+    pub(in crate::gateway) fn answered_below(&self) -> u64 {
         self.answered_below
     }
 
     /// Remembers something until the answer.
-    pub(super) fn note(&mut self, request: u64, note: Note) {
+    pub(in crate::gateway) fn note(&mut self, request: u64, note: Note) {
         self.notes.insert(request, note);
     }
 
     /// What was remembered, when the answer has come.
-    pub(super) fn take_note(&mut self, request: u64) -> Option<Note> {
+    pub(in crate::gateway) fn take_note(&mut self, request: u64) -> Option<Note> {
         self.notes.remove(&request)
     }
 }

@@ -14,14 +14,14 @@ pub struct NoEntropy;
 
 /// What resumes a session.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Secret([u8; SECRET_BYTES]);
+pub(in crate::gateway) struct Secret([u8; SECRET_BYTES]);
 
 impl Secret {
     /// A new one.
     ///
     /// # Errors
     /// [`NoEntropy`].
-    pub(super) fn draw() -> Result<Self, NoEntropy> {
+    pub(in crate::gateway) fn draw() -> Result<Self, NoEntropy> {
         let mut bytes = [0; SECRET_BYTES];
         getrandom::fill(&mut bytes).map_err(|_| NoEntropy)?;
         Ok(Self(bytes))
@@ -29,19 +29,19 @@ impl Secret {
 
     /// One that a client showed.
     #[must_use]
-    pub(super) fn shown(bytes: [u8; SECRET_BYTES]) -> Self {
+    pub(in crate::gateway) fn shown(bytes: [u8; SECRET_BYTES]) -> Self {
         Self(bytes)
     }
 
     /// The bytes, for the client alone.
     #[must_use]
-    pub(super) fn reveal(&self) -> [u8; SECRET_BYTES] {
+    pub(in crate::gateway) fn reveal(&self) -> [u8; SECRET_BYTES] {
         self.0
     }
 
     /// SHA-256. A secret has 256 random bits, so a fast hash is enough.
     #[must_use]
-    pub(super) fn hash(&self) -> [u8; 32] {
+    pub(in crate::gateway) fn hash(&self) -> [u8; 32] {
         let digest = digest::digest(&digest::SHA256, &self.0);
         let mut hash = [0; 32];
         hash.copy_from_slice(digest.as_ref());
@@ -59,7 +59,7 @@ impl std::fmt::Debug for Secret {
 ///
 /// # Errors
 /// [`NoEntropy`].
-pub(super) fn draw_session_id() -> Result<SessionId, NoEntropy> {
+pub(in crate::gateway) fn draw_session_id() -> Result<SessionId, NoEntropy> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|_| NoEntropy)?;
     Ok(SessionId((u64::from_le_bytes(bytes) >> 1).max(1)))

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::hosting::Hosting;
-use super::initial_values::InitialValues;
-use super::outgoing::Outgoing;
 use crate::domain::id::Position;
+use crate::gateway::delivery::initial_values::InitialValues;
+use crate::gateway::delivery::outgoing::Outgoing;
+use crate::gateway::hosting::Hosting;
 use crate::protocol::ErrorCode;
 use crate::protocol::delivery::{BulkBegin, BulkMessage, BulkPurpose};
 use crate::protocol::read::Row;
@@ -22,7 +22,7 @@ const STALL_MAX: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// [`SendError`] if the connection is over or the client stopped the stream.
-pub(super) async fn send_initial_values(
+pub(in crate::gateway) async fn send_initial_values(
     hosting: &Arc<Hosting>,
     connection: &Connection,
     begin: BulkBegin,
@@ -51,7 +51,7 @@ pub(super) async fn send_initial_values(
 ///
 /// # Errors
 /// As [`send_initial_values`].
-pub(super) async fn send_rows(
+pub(in crate::gateway) async fn send_rows(
     hosting: &Arc<Hosting>,
     connection: &Connection,
     begin: BulkBegin,
@@ -64,7 +64,7 @@ pub(super) async fn send_rows(
     let mut buffer = BytesMut::new();
     for row in rows {
         BulkMessage::Row(row).put(&mut buffer);
-        if buffer.len() >= super::outgoing::BATCH_BYTES_SOFT {
+        if buffer.len() >= crate::gateway::delivery::outgoing::BATCH_BYTES_SOFT {
             stream.queue_frames(buffer.split().freeze())?;
             flush(connection, &mut stream).await?;
         }
@@ -77,7 +77,7 @@ pub(super) async fn send_rows(
 
 /// The head of a bulk stream with what a state that has applied `entry` holds.
 #[must_use]
-pub(super) fn begin(bulk: u64, purpose: BulkPurpose, entry: u64) -> BulkBegin {
+pub(in crate::gateway) fn begin(bulk: u64, purpose: BulkPurpose, entry: u64) -> BulkBegin {
     BulkBegin { bulk, purpose, position: Position::end_of_entry(entry) }
 }
 

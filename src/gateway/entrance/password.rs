@@ -12,7 +12,7 @@ use argon2::password_hash::{PasswordHash, PasswordVerifier};
 use ring::hmac;
 use tokio::sync::Semaphore;
 
-use super::secret::NoEntropy;
+use crate::gateway::entrance::secret::NoEntropy;
 use crate::supervisor::Supervisor;
 
 /// Checks that run at once.
@@ -29,7 +29,7 @@ const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA\
 
 /// The checker.
 #[derive(Debug)]
-pub(super) struct Passwords {
+pub(in crate::gateway) struct Passwords {
     key: hmac::Key,
     running: Semaphore,
     waiting: Semaphore,
@@ -38,7 +38,7 @@ pub(super) struct Passwords {
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::gateway) enum Verdict {
     /// It is the principal's password.
     Right,
     /// It is not, or there is no such principal.
@@ -52,7 +52,7 @@ impl Passwords {
     ///
     /// # Errors
     /// [`NoEntropy`].
-    pub(super) fn new() -> Result<Self, NoEntropy> {
+    pub(in crate::gateway) fn new() -> Result<Self, NoEntropy> {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|_| NoEntropy)?;
         Ok(Self {
@@ -64,7 +64,7 @@ impl Passwords {
     }
 
     /// Checks a password against the principal's argon2id string; none: there is no such principal.
-    pub(super) async fn check(
+    pub(in crate::gateway) async fn check(
         &self,
         supervisor: &Supervisor,
         hash: Option<&str>,

@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::session_queue::SessionQueue;
 use crate::domain::id::SessionId;
+use crate::gateway::fanout::session_queue::SessionQueue;
 
 /// One session's queue, its lock and its bell.
 ///

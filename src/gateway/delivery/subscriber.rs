@@ -8,15 +8,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::bulk_stream;
-use super::hosting::Hosting;
-use super::initial_values::InitialValues;
-use super::interest::Interest;
-use super::outbox::Outbox;
-use super::session_queue::SessionQueue;
-use super::turn::Turn;
 use crate::domain::id::{Position, SessionId};
 use crate::domain::machine::Machine;
+use crate::gateway::delivery::bulk_stream;
+use crate::gateway::delivery::initial_values::InitialValues;
+use crate::gateway::delivery::interest::Interest;
+use crate::gateway::delivery::turn::Turn;
+use crate::gateway::fanout::outbox::Outbox;
+use crate::gateway::fanout::session_queue::SessionQueue;
+use crate::gateway::hosting::Hosting;
 use crate::protocol::delivery::{BulkBegin, BulkPurpose};
 use crate::protocol::handshake::ResetReason;
 
@@ -25,7 +25,7 @@ const CATCH_UP_ENTRIES: u64 = 4_096;
 
 /// The subscriptions of one connection.
 #[derive(Debug)]
-pub(super) struct Subscriber {
+pub(in crate::gateway) struct Subscriber {
     hosting: Arc<Hosting>,
     session: SessionId,
     outbox: Arc<Outbox>,
@@ -34,16 +34,16 @@ pub(super) struct Subscriber {
 
 /// A bulk stream that is to be sent.
 #[derive(Debug)]
-pub(super) struct BulkOrder {
+pub(in crate::gateway) struct BulkOrder {
     /// Its head.
-    pub(super) begin: BulkBegin,
+    pub(in crate::gateway) begin: BulkBegin,
     /// Its items.
-    pub(super) values: InitialValues,
+    pub(in crate::gateway) values: InitialValues,
 }
 
 /// Where a session's events begin on this connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Beginning {
+pub(in crate::gateway) enum Beginning {
     /// With its first selection, by initial values.
     Fresh,
     /// With its first selection, by the events after this position.
@@ -63,7 +63,7 @@ impl Subscriber {
     /// The subscriptions of a session that has just been attached, and the bulk stream that goes
     /// with the beginning, if one does. Events flow once a writer runs.
     #[must_use]
-    pub(super) fn new(
+    pub(in crate::gateway) fn new(
         hosting: &Arc<Hosting>,
         session: SessionId,
         beginning: Beginning,
@@ -110,25 +110,25 @@ impl Subscriber {
 
     /// The queue of the session, for its writer.
     #[must_use]
-    pub(super) fn outbox(&self) -> &Arc<Outbox> {
+    pub(in crate::gateway) fn outbox(&self) -> &Arc<Outbox> {
         &self.outbox
     }
 
     /// The session hears of something.
     #[must_use]
-    pub(super) fn has_interest(&self) -> bool {
+    pub(in crate::gateway) fn has_interest(&self) -> bool {
         !self.outbox.lock().newest_interest().is_empty()
     }
 
     /// The session's newest selections leave something to hear.
     #[must_use]
-    pub(super) fn will_hear(&self) -> bool {
+    pub(in crate::gateway) fn will_hear(&self) -> bool {
         !interest_of(&self.hosting.replication.view(), self.session).is_empty()
     }
 
     /// The number of a new bulk stream.
     #[must_use]
-    pub(super) fn next_bulk(&self) -> u64 {
+    pub(in crate::gateway) fn next_bulk(&self) -> u64 {
         self.bulks.fetch_add(1, Ordering::Relaxed) + 1
     }
 
@@ -138,7 +138,7 @@ impl Subscriber {
     ///
     /// None: there are no initial values to send.
     #[must_use]
-    pub(super) fn change(
+    pub(in crate::gateway) fn change(
         &self,
         request: Option<u64>,
         begin: bool,
@@ -186,7 +186,7 @@ impl Subscriber {
 
     /// Starts over from current values, since events after the cursor are gone.
     #[must_use]
-    pub(super) fn start_over(&self, reason: ResetReason) -> BulkOrder {
+    pub(in crate::gateway) fn start_over(&self, reason: ResetReason) -> BulkOrder {
         let mut fanout = self.hosting.fanout();
         fanout.leave(&self.outbox);
         let mut queue = self.outbox.lock();
@@ -204,7 +204,7 @@ impl Subscriber {
     }
 
     /// The session leaves this connection.
-    pub(super) fn leave(&self) {
+    pub(in crate::gateway) fn leave(&self) {
         self.hosting.fanout().leave(&self.outbox);
     }
 }

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use super::event_frames::wire_specification;
-use super::interest::Interest;
-use super::outgoing::Outgoing;
-use super::topic_walk::TopicWalk;
 use crate::domain::id::{Index, Position};
 use crate::domain::machine::Machine;
 use crate::domain::topic::record::Topic;
 use crate::domain::topic::specification::Priority;
+use crate::gateway::delivery::event_frames::wire_specification;
+use crate::gateway::delivery::interest::Interest;
+use crate::gateway::delivery::outgoing::Outgoing;
+use crate::gateway::delivery::topic_walk::TopicWalk;
 use crate::protocol::delivery::{BulkMessage, put_item};
 
 /// Items of one bulk stream, written page by page: topics of high priority first, of low priority
 /// last, in path order within.
 #[derive(Debug)]
-pub(super) struct InitialValues {
+pub(in crate::gateway) struct InitialValues {
     walk: TopicWalk,
     before: Option<Arc<Interest>>,
     after: Arc<Interest>,
@@ -30,7 +30,11 @@ pub(super) struct InitialValues {
 impl InitialValues {
     /// Everything in `view` that `after` wants and `before` did not.
     #[must_use]
-    pub(super) fn new(view: Machine, before: Option<Arc<Interest>>, after: Arc<Interest>) -> Self {
+    pub(in crate::gateway) fn new(
+        view: Machine,
+        before: Option<Arc<Interest>>,
+        after: Arc<Interest>,
+    ) -> Self {
         Self {
             walk: TopicWalk::new(view, after.ranges()),
             before,
@@ -46,12 +50,12 @@ impl InitialValues {
     /// Leaves out the values that were set after `position`: their events follow on the event
     /// stream.
     #[must_use]
-    pub(super) fn with_values_until(self, position: Position) -> Self {
+    pub(in crate::gateway) fn with_values_until(self, position: Position) -> Self {
         Self { values_until: Some(position), ..self }
     }
 
     /// Appends the next items, and the end after the last; true when the end has been appended.
-    pub(super) fn write(&mut self, outgoing: &mut Outgoing) -> bool {
+    pub(in crate::gateway) fn write(&mut self, outgoing: &mut Outgoing) -> bool {
         let Self { walk, before, after, values_until, class, low_seen, count, ended } = self;
         if *ended {
             return true;

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::ops::Bound as RangeBound;
 use std::sync::Arc;
 
-use super::event_frames::wire_specification;
-use super::hosting::Hosting;
-use super::translate::{self, Unfit};
 use crate::domain::fetch::{Candidate, FetchPage, FetchRequest, Fetched, ReadAs};
 use crate::domain::machine::Machine;
 use crate::domain::topic::path_range::PathRange;
 use crate::domain::topic::specification::TopicType;
+use crate::gateway::delivery::event_frames::wire_specification;
+use crate::gateway::hosting::Hosting;
+use crate::gateway::request::translate::{self, Unfit};
 use crate::protocol::ErrorCode;
 use crate::protocol::read::{Answer, Bound, Fetch, Limit, Row};
 use crate::protocol::topic::WireSpecification;
@@ -23,7 +23,7 @@ const INLINE_VISITS_MAX: usize = 2_000;
 ///
 /// # Errors
 /// [`Unfit`] names what is wrong with the request, or that too many large ones wait.
-pub(super) async fn rows(
+pub(in crate::gateway) async fn rows(
     hosting: &Arc<Hosting>,
     fetch: &Fetch,
     view: &Machine,
@@ -44,7 +44,7 @@ pub(super) async fn rows(
 }
 
 /// What rows take in a message, roughly.
-pub(super) fn rows_bytes(rows: &[Row]) -> usize {
+pub(in crate::gateway) fn rows_bytes(rows: &[Row]) -> usize {
     let bytes = |row: &Row| 64 + row.path.len() + row.value.as_ref().map_or(0, bytes::Bytes::len);
     rows.iter().map(bytes).sum()
 }

@@ -5,21 +5,27 @@
 //! sessions hear it; a block costs each group of equal interest one walk, and each session of the
 //! group one push.
 
+pub mod audience;
+pub mod batch;
+pub mod outbox;
+pub mod session_queue;
+pub(in crate::gateway) mod task;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::audience::{Audience, GroupId};
-use super::batch::{Batch, BatchDraft};
-use super::event_frames::{put_event, put_notifications, topic_of};
-use super::interest::Interest;
-use super::outbox::Outbox;
-use super::session_queue::{Pushed, ReadOrder};
+use self::audience::{Audience, GroupId};
+use self::batch::{Batch, BatchDraft};
+use self::outbox::Outbox;
+use self::session_queue::{Pushed, ReadOrder};
 use crate::domain::effect::{Effect, SessionChange};
 use crate::domain::id::SessionId;
 use crate::domain::topic::specification::Conflation;
+use crate::gateway::delivery::event_frames::{put_event, put_notifications, topic_of};
+use crate::gateway::delivery::interest::Interest;
 use crate::replication::Block;
 
 /// Groups without members that are kept, since their sessions are likely to come back.

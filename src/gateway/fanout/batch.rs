@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::outgoing::Outgoing;
 use crate::domain::id::TopicId;
+use crate::gateway::delivery::outgoing::Outgoing;
 
 /// What one block holds for sessions of equal interest, in position order.
 #[derive(Debug)]

@@ -15,13 +15,13 @@ const SMOOTHING: u32 = 6;
 
 /// A running average of the time between the wake-up of a writer and its turn.
 #[derive(Debug, Default)]
-pub(super) struct Pressure {
+pub(in crate::gateway) struct Pressure {
     average_us: AtomicU64,
 }
 
 impl Pressure {
     /// A writer that was woken had its turn after this time.
-    pub(super) fn observe(&self, waited: Duration) {
+    pub(in crate::gateway) fn observe(&self, waited: Duration) {
         let sample = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
         // Lost updates between threads only smooth a little more.
         let before = self.average_us.load(Ordering::Relaxed);
@@ -35,13 +35,13 @@ impl Pressure {
 
     /// Writers wait too long for their turn: more per turn would serve all better.
     #[must_use]
-    pub(super) fn is_saturated(&self) -> bool {
+    pub(in crate::gateway) fn is_saturated(&self) -> bool {
         self.average_us.load(Ordering::Relaxed) >= SATURATED_US
     }
 
     /// How long a writer that last waited for `before` should wait now, after it has written.
     #[must_use]
-    pub(super) fn linger(&self, before: Duration) -> Duration {
+    pub(in crate::gateway) fn linger(&self, before: Duration) -> Duration {
         if self.is_saturated() {
             (before * 2).clamp(LINGER_MIN, LINGER_MAX)
         } else {

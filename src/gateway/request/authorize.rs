@@ -14,7 +14,7 @@ const ROLE_ANONYMOUS: &str = "ANONYMOUS";
 
 /// What a session may be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
+pub(in crate::gateway) enum Action {
     /// Fetch topics and their values.
     Read,
     /// Subscribe, listen.
@@ -29,7 +29,7 @@ pub(super) enum Action {
 
 /// The roles of a new session, sorted; `principal` is empty for an anonymous one.
 #[must_use]
-pub(super) fn roles_of(principal: &str) -> Vec<String> {
+pub(in crate::gateway) fn roles_of(principal: &str) -> Vec<String> {
     let role = match principal {
         "" => ROLE_ANONYMOUS,
         ADMINISTRATOR => ROLE_ADMINISTRATOR,
@@ -40,7 +40,7 @@ pub(super) fn roles_of(principal: &str) -> Vec<String> {
 
 /// Whether a session with these roles may do that.
 #[must_use]
-pub(super) fn may(roles: &[String], action: Action) -> bool {
+pub(in crate::gateway) fn may(roles: &[String], action: Action) -> bool {
     roles.iter().any(|role| {
         matches!((role.as_str(), action), (ROLE_ADMINISTRATOR | ROLE_CLIENT | ROLE_ANONYMOUS, _))
     })
@@ -48,7 +48,7 @@ pub(super) fn may(roles: &[String], action: Action) -> bool {
 
 /// What a command asks for; none for those that need no permission.
 #[must_use]
-pub(super) fn action_of(command: &Command) -> Option<Action> {
+pub(in crate::gateway) fn action_of(command: &Command) -> Option<Action> {
     match command {
         Command::Update { .. } | Command::SetByPath { .. } => Some(Action::Update),
         Command::SetTopic { specification, .. } | Command::OpenStream { specification, .. } => {

@@ -9,15 +9,15 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::sync::watch;
 
-use super::event_frames::put_notice;
-use super::fanout::Joined;
-use super::hosting::Hosting;
-use super::journal_cursor::{JournalCursor, put_lagged};
-use super::outbox::Outbox;
-use super::outgoing::Outgoing;
-use super::session_queue::{Next, ReadOrder};
-use super::subscriber::{BulkOrder, Subscriber};
 use crate::domain::id::Position;
+use crate::gateway::delivery::event_frames::put_notice;
+use crate::gateway::delivery::journal_cursor::{JournalCursor, put_lagged};
+use crate::gateway::delivery::outgoing::Outgoing;
+use crate::gateway::delivery::subscriber::{BulkOrder, Subscriber};
+use crate::gateway::fanout::Joined;
+use crate::gateway::fanout::outbox::Outbox;
+use crate::gateway::fanout::session_queue::{Next, ReadOrder};
+use crate::gateway::hosting::Hosting;
 use crate::protocol::delivery::{Event, EventMessage};
 use crate::protocol::handshake::ResetReason;
 use crate::replication::{JournalReader, Read};
@@ -28,7 +28,7 @@ const BLOCKS_PER_READ: usize = 64;
 
 /// The writer of one session's event stream.
 #[derive(Debug)]
-pub(super) struct EventWriter {
+pub(in crate::gateway) struct EventWriter {
     hosting: Arc<Hosting>,
     connection: Connection,
     subscriber: Arc<Subscriber>,
@@ -46,7 +46,7 @@ pub(super) struct EventWriter {
 impl EventWriter {
     /// A writer that says how far it has come at least every `beat`.
     #[must_use]
-    pub(super) fn new(
+    pub(in crate::gateway) fn new(
         hosting: &Arc<Hosting>,
         connection: &Connection,
         subscriber: &Arc<Subscriber>,
@@ -73,7 +73,7 @@ impl EventWriter {
     ///
     /// # Errors
     /// [`SendError`] says which.
-    pub(super) async fn run(mut self) -> Result<(), SendError> {
+    pub(in crate::gateway) async fn run(mut self) -> Result<(), SendError> {
         let mut stream = self.connection.open_uni().await?;
         self.told = self.outbox.lock().cursor();
         let lineage = self.hosting.replication.member().lineage;
@@ -219,7 +219,7 @@ impl EventWriter {
 }
 
 /// Sends a bulk stream in a task of its own and then calls `done`, unless the connection is over.
-pub(super) fn spawn_bulk(
+pub(in crate::gateway) fn spawn_bulk(
     hosting: &Arc<Hosting>,
     connection: &Connection,
     order: BulkOrder,
@@ -227,7 +227,7 @@ pub(super) fn spawn_bulk(
 ) {
     let (shared, connection) = (Arc::clone(hosting), connection.clone());
     hosting.supervisor.spawn("bulk stream", async move {
-        let sent = super::bulk_stream::send_initial_values(
+        let sent = crate::gateway::delivery::bulk_stream::send_initial_values(
             &shared,
             &connection,
             order.begin,

@@ -9,10 +9,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::interest::Interest;
 use crate::domain::effect::TopicInfo;
 use crate::domain::id::TopicId;
 use crate::domain::topic::path::TopicPath;
+use crate::gateway::delivery::interest::Interest;
 
 /// A group of sessions of equal interest; numbers rise and are not used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -13,11 +13,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::batch::Batch;
-use super::interest::Interest;
-use super::outgoing::Outgoing;
-use super::turn::Turn;
 use crate::domain::id::{Index, Position, TopicId};
+use crate::gateway::delivery::interest::Interest;
+use crate::gateway::delivery::outgoing::Outgoing;
+use crate::gateway::delivery::turn::Turn;
+use crate::gateway::fanout::batch::Batch;
 
 /// Events that wait for a live session; one more and it falls behind.
 pub const QUEUE_EVENTS_MAX: usize = 4_096;
@@ -123,7 +123,7 @@ impl SessionQueue {
 
     /// The same with another bound.
     #[cfg(test)]
-    pub(super) fn bounded(self, events_max: usize) -> Self {
+    pub(in crate::gateway) fn bounded(self, events_max: usize) -> Self {
         Self { events_max, ..self }
     }
 

@@ -9,16 +9,6 @@ use bytes::BytesMut;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::authorize;
-use super::farewell;
-use super::hosting::{
-    BEAT, BEAT_MAX, BEAT_MIN, HANDSHAKE_TIMEOUT, Hosting, READS_MAX, RECONNECT_TIMEOUT_MAX,
-};
-use super::password;
-use super::registry::Registration;
-use super::reply_code::{self, PARKED_RETRY_MS, RETRY_MS};
-use super::secret::{self, Secret};
-use super::subscriber::{Beginning, BulkOrder, Subscriber};
 use crate::clock::milliseconds;
 use crate::domain::command::{Command, OpenSession};
 use crate::domain::effect::{CloseReason, Effect};
@@ -26,6 +16,16 @@ use crate::domain::id::{Position, SessionId};
 use crate::domain::limits;
 use crate::domain::machine::Answered;
 use crate::domain::outcome::{Outcome, Rejection};
+use crate::gateway::delivery::subscriber::{Beginning, BulkOrder, Subscriber};
+use crate::gateway::entrance::password;
+use crate::gateway::entrance::secret::{self, Secret};
+use crate::gateway::farewell;
+use crate::gateway::hosting::{
+    BEAT, BEAT_MAX, BEAT_MIN, HANDSHAKE_TIMEOUT, Hosting, READS_MAX, RECONNECT_TIMEOUT_MAX,
+};
+use crate::gateway::registry::Registration;
+use crate::gateway::reply_code::{self, PARKED_RETRY_MS, RETRY_MS};
+use crate::gateway::request::roles_of;
 use crate::protocol::frame::PAYLOAD_BYTES_MAX;
 use crate::protocol::handshake::{
     Credentials, Hello, Refused, ResetReason, Resume, SessionLimits, StartFrom, Verdict, Welcome,
@@ -41,38 +41,38 @@ const WRONG_CREDENTIALS_DELAY: Duration = Duration::from_millis(200);
 
 /// An open session and everything that its task needs.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(in crate::gateway) struct Opened {
     /// Which session.
-    pub(super) session: SessionId,
+    pub(in crate::gateway) session: SessionId,
     /// Its epoch on this connection.
-    pub(super) epoch: u32,
+    pub(in crate::gateway) epoch: u32,
     /// What it may do.
-    pub(super) roles: Arc<[String]>,
+    pub(in crate::gateway) roles: Arc<[String]>,
     /// Node to client.
-    pub(super) sender: FrameSender,
+    pub(in crate::gateway) sender: FrameSender,
     /// Client to node.
-    pub(super) receiver: FrameReceiver,
+    pub(in crate::gateway) receiver: FrameReceiver,
     /// Its commands' way into the log.
-    pub(super) proposer: SessionProposer,
+    pub(in crate::gateway) proposer: SessionProposer,
     /// Their answers.
-    pub(super) answers: mpsc::Receiver<Vec<Answered>>,
+    pub(in crate::gateway) answers: mpsc::Receiver<Vec<Answered>>,
     /// Its place among the hosted sessions.
-    pub(super) registration: Registration,
+    pub(in crate::gateway) registration: Registration,
     /// Its subscriptions.
-    pub(super) subscriber: Subscriber,
+    pub(in crate::gateway) subscriber: Subscriber,
     /// Initial values that go with the beginning.
-    pub(super) bulk: Option<BulkOrder>,
+    pub(in crate::gateway) bulk: Option<BulkOrder>,
     /// Events begin here with the first selection.
-    pub(super) past: Option<Position>,
+    pub(in crate::gateway) past: Option<Position>,
     /// The highest request number applied.
-    pub(super) last_request: u64,
+    pub(in crate::gateway) last_request: u64,
     /// Between two signs of life.
-    pub(super) beat: Duration,
+    pub(in crate::gateway) beat: Duration,
 }
 
 /// Why no session was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NotOpened {
+pub(in crate::gateway) struct NotOpened {
     code: ErrorCode,
     text: String,
     retry_ms: Option<u32>,
@@ -89,7 +89,7 @@ impl NotOpened {
 
     /// What it is counted as.
     #[must_use]
-    pub(super) fn code(&self) -> ErrorCode {
+    pub(in crate::gateway) fn code(&self) -> ErrorCode {
         self.code
     }
 }
@@ -104,7 +104,7 @@ struct Greeting {
 ///
 /// # Errors
 /// [`NotOpened`], after the client has been told as far as it can be reached.
-pub(super) async fn open(
+pub(in crate::gateway) async fn open(
     hosting: &Arc<Hosting>,
     connection: &Connection,
 ) -> Result<Opened, NotOpened> {
@@ -210,7 +210,7 @@ async fn open_new(
     let command = Command::OpenSession(OpenSession {
         session,
         secret_hash: secret.hash(),
-        roles: authorize::roles_of(&principal),
+        roles: roles_of(&principal),
         properties: properties(hello, &principal),
         principal,
         reconnect_timeout_ms: hello.reconnect_timeout_ms.min(milliseconds(RECONNECT_TIMEOUT_MAX)),

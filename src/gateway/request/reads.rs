@@ -5,38 +5,42 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::authorize::{self, Action};
-use super::hosting::{Hosting, READ_TIMEOUT};
-use super::reply_code;
-use super::status_json::status_json;
-use super::translate::Unfit;
 use crate::domain::id::{Index, SessionId};
 use crate::domain::machine::Machine;
+use crate::gateway::hosting::{Hosting, READ_TIMEOUT};
+use crate::gateway::reply_code;
+use crate::gateway::request::authorize::{self, Action};
+use crate::gateway::request::status_json::status_json;
+use crate::gateway::request::translate::Unfit;
 use crate::protocol::ErrorCode;
 use crate::protocol::read::{Answer, Level, Query, Read, ReadReply, SessionInfo};
 
 /// Who reads.
 #[derive(Debug, Clone)]
-pub(super) struct Reader {
+pub(in crate::gateway) struct Reader {
     /// Which session.
-    pub(super) session: SessionId,
+    pub(in crate::gateway) session: SessionId,
     /// What it may do.
-    pub(super) roles: Arc<[String]>,
+    pub(in crate::gateway) roles: Arc<[String]>,
     /// Of its newest answered command: a read is at least as new.
-    pub(super) answered: Index,
+    pub(in crate::gateway) answered: Index,
 }
 
 /// What a read gives: an answer, or an answer that says that rows follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
+pub(in crate::gateway) struct Found {
     /// The reply, whose answer is replaced when rows are many.
-    pub(super) reply: ReadReply,
+    pub(in crate::gateway) reply: ReadReply,
     /// The state's newest entry.
-    pub(super) entry: u64,
+    pub(in crate::gateway) entry: u64,
 }
 
 /// Answers a read. Never fails: a refusal is an answer.
-pub(super) async fn answer(hosting: &Arc<Hosting>, reader: &Reader, read: &Read) -> Found {
+pub(in crate::gateway) async fn answer(
+    hosting: &Arc<Hosting>,
+    reader: &Reader,
+    read: &Read,
+) -> Found {
     let patience = read
         .deadline_ms
         .map_or(READ_TIMEOUT, |ms| Duration::from_millis(ms.into()).min(READ_TIMEOUT));
@@ -104,7 +108,9 @@ async fn evaluate(
         }
         Query::Fetch(fetch) => {
             permit(reader, Action::Read)?;
-            super::fetch::rows(hosting, fetch, view).await.map_err(|unfit| unfit_answer(&unfit))
+            crate::gateway::request::fetch::rows(hosting, fetch, view)
+                .await
+                .map_err(|unfit| unfit_answer(&unfit))
         }
     }
 }
@@ -136,6 +142,6 @@ fn unfit_answer(unfit: &Unfit) -> Answer {
 
 /// A refusal as an answer.
 #[must_use]
-pub(super) fn refused(code: ErrorCode, text: &str, retry_ms: Option<u32>) -> Answer {
+pub(in crate::gateway) fn refused(code: ErrorCode, text: &str, retry_ms: Option<u32>) -> Answer {
     Answer::Refused { code: code.number(), text: text.to_owned(), retry_ms }
 }

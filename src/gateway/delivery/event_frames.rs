@@ -2,10 +2,10 @@
 
 use bytes::BytesMut;
 
-use super::interest::Interest;
 use crate::domain::effect::{Effect, Event, TopicInfo};
 use crate::domain::id::{Position, TopicId};
 use crate::domain::topic::specification::Specification;
+use crate::gateway::delivery::interest::Interest;
 use crate::protocol::delivery::{self, EventMessage, NotifiedChange, UnsubscribeReason};
 use crate::protocol::topic::WireSpecification;
 

@@ -3,14 +3,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::event_frames::put_unsubscribed;
-use super::event_frames::{put_event, put_notice, put_notifications, put_subscribed, topic_of};
-use super::outgoing::Outgoing;
-use super::session_queue::ReadOrder;
 use crate::domain::effect::{Effect, Event, TopicInfo};
 use crate::domain::id::{Position, TopicId};
 use crate::domain::machine::Machine;
 use crate::domain::topic::specification::Conflation;
+use crate::gateway::delivery::event_frames::put_unsubscribed;
+use crate::gateway::delivery::event_frames::{
+    put_event, put_notice, put_notifications, put_subscribed, topic_of,
+};
+use crate::gateway::delivery::outgoing::Outgoing;
+use crate::gateway::fanout::session_queue::ReadOrder;
 use crate::protocol::delivery::{self, UnsubscribeReason};
 use crate::replication::Block;
 
@@ -19,7 +21,7 @@ const REMEMBERED_TOPICS_MAX: usize = 65_536;
 
 /// One session's reader.
 #[derive(Debug, Default)]
-pub(super) struct JournalCursor {
+pub(in crate::gateway) struct JournalCursor {
     wanted: HashMap<TopicId, bool>,
     /// The interest that `wanted` is about.
     interest_text: String,
@@ -30,32 +32,32 @@ pub(super) struct JournalCursor {
 
 /// How far one read has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(in crate::gateway) struct Progress {
     /// Everything up to here is in the outgoing chunks or not wanted.
-    pub(super) to: Position,
+    pub(in crate::gateway) to: Position,
     /// Values that were left out.
-    pub(super) skipped: u64,
+    pub(in crate::gateway) skipped: u64,
     /// Topics that the session is unsubscribed from since it is too slow for them.
-    pub(super) unsubscribed: BTreeSet<TopicId>,
+    pub(in crate::gateway) unsubscribed: BTreeSet<TopicId>,
 }
 
 impl JournalCursor {
     /// A reader for a session that starts in the past: until `position` it announces a topic that
     /// is gone by now before its first event, since no bulk stream can.
     #[must_use]
-    pub(super) fn replaying_until(position: Position) -> Self {
+    pub(in crate::gateway) fn replaying_until(position: Position) -> Self {
         Self { announce_until: Some(position), ..Self::default() }
     }
 
     /// The session is live: nothing is remembered for it any more.
-    pub(super) fn rest(&mut self) {
+    pub(in crate::gateway) fn rest(&mut self) {
         self.wanted = HashMap::new();
         self.interest_text = String::new();
     }
 
     /// Carries an order out on `blocks`, which follow its position without a gap, until the chunks
     /// are full. `view` has applied at least the last block.
-    pub(super) fn read(
+    pub(in crate::gateway) fn read(
         &mut self,
         order: &ReadOrder,
         blocks: &[std::sync::Arc<Block>],
@@ -161,7 +163,7 @@ impl JournalCursor {
 }
 
 /// Tells that values were left out.
-pub(super) fn put_lagged(outgoing: &mut Outgoing, position: Position, skipped: u64) {
+pub(in crate::gateway) fn put_lagged(outgoing: &mut Outgoing, position: Position, skipped: u64) {
     let event = delivery::Event::Lagged { skipped };
     outgoing.write(|buffer| put_notice(buffer, position, event));
 }

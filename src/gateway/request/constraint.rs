@@ -2,12 +2,12 @@
 
 use std::slice::Iter;
 
-use super::translate::Unfit;
 use crate::domain::constraint::{Constraint, JsonCondition, Operator, Scalar};
 use crate::domain::limits;
 use crate::domain::topic::json::Pointer;
 use crate::domain::topic::specification::TopicType;
 use crate::domain::topic::value;
+use crate::gateway::request::translate::Unfit;
 use crate::protocol::ErrorCode;
 use crate::protocol::topic::{self as wire, ConstraintNode, WireValue};
 
@@ -15,7 +15,7 @@ use crate::protocol::topic::{self as wire, ConstraintNode, WireValue};
 ///
 /// # Errors
 /// [`Unfit`] names what is wrong.
-pub(super) fn constraint(nodes: &[ConstraintNode]) -> Result<Constraint, Unfit> {
+pub(in crate::gateway) fn constraint(nodes: &[ConstraintNode]) -> Result<Constraint, Unfit> {
     if nodes.is_empty() {
         return Ok(Constraint::unconstrained());
     }
