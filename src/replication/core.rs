@@ -8,7 +8,7 @@ use openraft::async_runtime::WatchReceiver;
 use quorate_storage::Log;
 use tokio::sync::watch;
 
-use super::applied::Applied;
+use super::consensus::applied::Applied;
 use super::consensus::state_store::Raft;
 use super::error::{ProposeError, Refusal};
 use super::handle::Member;

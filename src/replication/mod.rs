@@ -11,7 +11,6 @@
 //!               └── outcomes ── state store: machine.apply ◄─┘ ── events ─► journal
 //! ```
 
-mod applied;
 mod consensus;
 mod core;
 mod error;

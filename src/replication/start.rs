@@ -30,7 +30,7 @@ use quorate_storage::snapshot::{Catalogue, Owner};
 use quorate_storage::{Log, LogOptions, OpenReport, Step, Writer};
 use tokio::sync::{mpsc, watch};
 
-use super::applied::Applied;
+use super::consensus::applied::Applied;
 use super::consensus::log_store::LogStore;
 use super::consensus::network::Network;
 use super::consensus::state_store::{Raft, StateStore};

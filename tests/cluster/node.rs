@@ -6,6 +6,7 @@ use std::time::Duration;
 use quorate::config::{NodeSettings, RunFlags};
 use quorate::node::{Node, NodeError};
 use quorate::supervisor::ExitCode;
+use quorate::transport::certificate::{self, make_ca, make_node};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::stage::PATIENCE;
@@ -64,4 +65,50 @@ async fn a_node_without_a_configuration_serves_and_stops_in_good_order() {
     let again = start(dir.path()).await.unwrap();
     assert_eq!(again.generated_password(), None, "the password was told once");
     assert_eq!(again.run_until_stopped(std::future::ready(())).await.code, ExitCode::DONE);
+}
+
+/// Two nodes that found a cluster together and end when they lose sight of the quorum.
+fn pair(dir: &Path, ports: [u16; 2]) -> [NodeSettings; 2] {
+    let ca = make_ca("test").unwrap();
+    let (ca_file, ca_key) = certificate::paths(dir, "ca");
+    ca.store(&ca_file, &ca_key).unwrap();
+    ["n1", "n2"].map(|name| {
+        let (file, key) = certificate::paths(dir, name);
+        make_node(&ca, &crate::stage::name(name), &[]).unwrap().store(&file, &key).unwrap();
+        let own = if name == "n1" { ports[0] } else { ports[1] };
+        let text = format!(
+            "name = \"{name}\"\ndir = \"{name}\"\n[client]\nlisten = \"127.0.0.1:0\"\n\
+             [peer]\nlisten = \"127.0.0.1:{own}\"\n[http]\nlisten = \"127.0.0.1:0\"\n\
+             [cluster]\nseeds = [\"127.0.0.1:{}\", \"127.0.0.1:{}\"]\nexpect = 2\n\
+             on_quorum_loss = \"shutdown\"\n\
+             [tls]\nca = {ca_file:?}\ncertificate = {file:?}\nkey = {key:?}\n",
+            ports[0], ports[1]
+        );
+        NodeSettings::parse(&text, &dir.join("node.toml"), &RunFlags::default()).unwrap()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_to_shut_down_without_a_quorum_does_so_once_it_had_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let ports = {
+        let sockets = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+        sockets.map(|socket| socket.local_addr().unwrap().port())
+    };
+    let [first, second] = pair(dir.path(), ports);
+    let both = async {
+        tokio::try_join!(Node::start(first.clone(), None), Node::start(second, None)).unwrap()
+    };
+    let (first_node, second_node) = tokio::time::timeout(PATIENCE, Box::pin(both)).await.unwrap();
+    let running = first_node.run_until_stopped(std::future::pending());
+    let ending = second_node.run_until_stopped(std::future::ready(()));
+    let both = async { tokio::join!(running, ending) };
+    let (exit, stopped) = tokio::time::timeout(PATIENCE, Box::pin(both)).await.unwrap();
+    assert_eq!(stopped.code, ExitCode::DONE, "{stopped}");
+    assert_eq!(exit.code, ExitCode::QUORUM_LOST, "{exit}");
+    // Not armed before a quorum was met: alone it waits for the other.
+    let free = || std::net::UdpSocket::bind(("127.0.0.1", ports[0])).is_ok();
+    crate::stage::until("the peer port is free", free).await;
+    let alone = tokio::time::timeout(Duration::from_secs(2), Node::start(first, None)).await;
+    assert!(alone.is_err(), "it neither serves nor ends");
 }

@@ -2,6 +2,7 @@
 //! the lanes between peers.
 
 pub(super) mod append_frame;
+pub(super) mod applied;
 pub(super) mod log_store;
 pub(super) mod network;
 pub(super) mod raft_codec;

@@ -18,7 +18,7 @@ use quorate_storage::snapshot::{Catalogue, Kept, SnapshotHead};
 use crate::domain::effect::Event;
 use crate::domain::entry::Payload;
 use crate::domain::machine::{Answered, Machine};
-use crate::replication::applied::Applied;
+use crate::replication::consensus::applied::Applied;
 use crate::replication::consensus::raft_codec::{
     CodecError, put_log_id, put_membership, take_log_id, take_membership,
 };

@@ -23,7 +23,7 @@ use quorate_storage::disk::{RealDisk, SimulatedDisk};
 use quorate_storage::snapshot::{Catalogue, Owner, RANGE_BYTES_MAX, SnapshotId};
 use quorate_storage::{Disk, Log, LogOptions};
 
-use crate::replication::applied::Applied;
+use crate::replication::consensus::applied::Applied;
 use crate::replication::consensus::log_store::LogStore;
 use crate::replication::consensus::raft_types::{
     Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, Types, Vote, log_id, parts,

@@ -17,7 +17,7 @@ use openraft::{ReadPolicy, ServerState};
 use tokio::sync::watch;
 
 use crate::domain::id::NodeId;
-use crate::replication::applied::Applied;
+use crate::replication::consensus::applied::Applied;
 use crate::replication::consensus::raft_codec::{CodecError, need};
 use crate::replication::consensus::state_store::Raft;
 use crate::replication::members::peers::{Lane, PeerFault, Peers};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::replication::applied::Applied;
+use crate::replication::consensus::applied::Applied;
 use crate::replication::journal::Journal;
 use crate::replication::members::ask;
 use crate::replication::members::peers::Peers;

@@ -26,7 +26,7 @@ use crate::domain::id::NodeId;
 use crate::domain::limits::{ENTRY_BYTES_SOFT, ENTRY_COMMANDS_MAX};
 use crate::domain::node_name::NodeName;
 use crate::peer::{FrameReceiver, FrameSender};
-use crate::replication::applied::Applied;
+use crate::replication::consensus::applied::Applied;
 use crate::replication::consensus::raft_types::{Commands, parts};
 use crate::replication::consensus::state_store::Raft;
 use crate::replication::journal::Journal;

@@ -5,36 +5,36 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::consensus::raft_types::{LogId, StoredMembership};
 use crate::domain::machine::Machine;
+use crate::replication::consensus::raft_types::{LogId, StoredMembership};
 
 /// Entries whose state hash is remembered.
-pub(super) const HASHES_KEPT: usize = 4_096;
+pub(in crate::replication) const HASHES_KEPT: usize = 4_096;
 
 /// A shared handle to the applied state.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Applied {
+pub(in crate::replication) struct Applied {
     state: Arc<Mutex<State>>,
 }
 
 /// What has been applied.
 #[derive(Debug, Default)]
-pub(super) struct State {
-    pub(super) machine: Machine,
-    pub(super) last: Option<LogId>,
-    pub(super) membership: StoredMembership,
+pub(in crate::replication) struct State {
+    pub(in crate::replication) machine: Machine,
+    pub(in crate::replication) last: Option<LogId>,
+    pub(in crate::replication) membership: StoredMembership,
     hashes: Hashes,
 }
 
 impl State {
     /// Notes that the entry `id` has been applied to the machine.
-    pub(super) fn applied(&mut self, id: LogId) {
+    pub(in crate::replication) fn applied(&mut self, id: LogId) {
         self.hashes.push(id.index(), self.machine.hash());
         self.last = Some(id);
     }
 
     /// Replaces everything by what a snapshot holds.
-    pub(super) fn replace(
+    pub(in crate::replication) fn replace(
         &mut self,
         machine: Machine,
         last: Option<LogId>,
@@ -52,24 +52,24 @@ impl State {
 
 impl Applied {
     /// The state, for the time of one entry or one clone.
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(in crate::replication) fn lock(&self) -> MutexGuard<'_, State> {
         // Apply catches panics of the machine itself and stops the node; what a reader could still
         // see then is the state before or within that entry, and nothing is served any more.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// An O(1) clone of the newest applied state.
-    pub(super) fn view(&self) -> Machine {
+    pub(in crate::replication) fn view(&self) -> Machine {
         self.lock().machine.clone()
     }
 
     /// The newest applied entry: its term and index.
-    pub(super) fn last(&self) -> Option<LogId> {
+    pub(in crate::replication) fn last(&self) -> Option<LogId> {
         self.lock().last
     }
 
     /// The state hash after `entry`, if it is among the newest [`HASHES_KEPT`].
-    pub(super) fn hash_at(&self, entry: u64) -> Option<u64> {
+    pub(in crate::replication) fn hash_at(&self, entry: u64) -> Option<u64> {
         self.lock().hashes.at(entry)
     }
 }
