@@ -15,8 +15,6 @@ mod consensus;
 mod core;
 mod error;
 mod founding;
-#[doc(hidden)]
-pub mod fuzzing;
 mod handle;
 mod history;
 mod journal;
@@ -28,6 +26,8 @@ mod status;
 mod stop;
 mod upkeep;
 
+#[doc(hidden)]
+pub use consensus::fuzzing;
 pub use error::{ProposeError, ReadError, Refusal, StartError};
 pub use founding::rules::{FOUNDERS_MAX, FoundingFault};
 pub use handle::{Member, Replication};

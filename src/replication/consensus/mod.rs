@@ -3,6 +3,8 @@
 
 pub(super) mod append_frame;
 pub(super) mod applied;
+#[doc(hidden)]
+pub mod fuzzing;
 pub(super) mod log_store;
 pub(super) mod network;
 pub(super) mod raft_codec;

@@ -5,16 +5,18 @@ use std::fmt::Debug;
 
 use bytes::{Buf, Bytes};
 
-use super::consensus::append_frame::{
+use crate::replication::consensus::append_frame::{
     AppendHead, accepted_bytes, answer_bytes, append_head_bytes, ballot_bytes, take_accepted,
     take_answer, take_ballot, take_transfer, take_verdict, transfer_bytes, verdict_bytes,
 };
-use super::consensus::raft_codec::{membership_bytes, take_membership, take_vote, vote_bytes};
-use super::consensus::snapshot_transfer::{offer_bytes, take_offer};
-use super::founding::bootstrap::Introduction;
-use super::founding::rules::Standing;
-use super::members::ask::{report_bytes, take_report};
-use super::proposing::proposer::{commands_bytes, take_commands};
+use crate::replication::consensus::raft_codec::{
+    membership_bytes, take_membership, take_vote, vote_bytes,
+};
+use crate::replication::consensus::snapshot_transfer::{offer_bytes, take_offer};
+use crate::replication::founding::bootstrap::Introduction;
+use crate::replication::founding::rules::Standing;
+use crate::replication::members::ask::{report_bytes, take_report};
+use crate::replication::proposing::proposer::{commands_bytes, take_commands};
 
 /// Reads the bytes after the first as the message that the first one chooses.
 ///
