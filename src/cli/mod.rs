@@ -1,6 +1,6 @@
 //! The command line: arguments, subcommands, exit codes.
 //!
-//! One file per subcommand; [`output`] is the only one that prints.
+//! One file per subcommand; `output.rs` is the only one that prints.
 
 mod bench;
 mod certificate;

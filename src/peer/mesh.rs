@@ -61,7 +61,7 @@ pub struct MeshSettings {
 pub struct IncomingStream {
     /// Who opened it.
     pub peer: NodeName,
-    /// Which connection it came over; see [`PeerInfo::connection`].
+    /// Which connection it came over; see [`PeerInfo::connection`](super::PeerInfo::connection).
     pub connection: u64,
     /// What it is for.
     pub lane: Lane,

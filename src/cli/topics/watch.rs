@@ -27,7 +27,7 @@ pub(super) struct Watch {
     /// The node to try first; after its death any other.
     #[arg(long)]
     node: Option<String>,
-    /// Events after this position instead of present values: [LINEAGE:]POSITION or start.
+    /// Events after this position instead of present values: `[LINEAGE:]POSITION` or `start`.
     #[arg(long, value_name = "POSITION", value_parser = start_from)]
     from: Option<StartFrom>,
     /// Topics being added and removed instead of their values.
