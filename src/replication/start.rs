@@ -119,7 +119,7 @@ impl Replication {
             Standing::Formed { proposal, .. } if proposal.founder(&name).is_none() => {
                 return Err(StartError::NotAFounder { name, cluster: proposal.cluster });
             }
-            Standing::Formed { .. } => Some(Store::open(&directory, &retention, &groups)?),
+            Standing::Formed { .. } => Some(Store::open(&directory, &retention, &groups).await?),
             _ => None,
         };
         let mut hello = Hello::new(name.clone(), directory.nonce(), directory.incarnation());
@@ -138,7 +138,7 @@ impl Replication {
             if store.is_none() {
                 state.send_replace(NodeState::Joining);
                 found(&mut directory, &mesh, expect, clock).await?;
-                store = Some(Store::open(&directory, &retention, &groups)?);
+                store = Some(Store::open(&directory, &retention, &groups).await?);
             }
             let Standing::Formed { proposal, .. } = directory.standing().clone() else {
                 return Err(StartError::Stopped);
@@ -178,7 +178,7 @@ impl Replication {
 }
 
 impl Store {
-    fn open(
+    async fn open(
         directory: &Directory,
         retention: &Retention,
         groups: &Groups,
@@ -191,7 +191,11 @@ impl Store {
         options.segment_bytes = retention.segment_bytes;
         let dir = &directory.dir;
         let disk = Arc::clone(&directory.disk);
-        let (log, writer, report) = Log::open(disk, &dir.join("log"), options)?;
+        // Walks the log and flushes what it carries over: no work for a thread of the runtime.
+        let (log_disk, log_dir) = (Arc::clone(&disk), dir.join("log"));
+        let open_log = move || Log::open(log_disk, &log_dir, options);
+        let opened = groups.storage.blocking("log open", open_log).await;
+        let (log, writer, report) = opened.map_err(|_| StartError::Stopped)??;
         tell(&report, dir);
         if !report.hard_state_proven {
             return Err(StartError::VoteUnproven { dir: dir.clone() });
@@ -200,7 +204,6 @@ impl Store {
         if *begun && is_empty {
             return Err(StartError::LogMissing { dir: dir.clone() });
         }
-        let disk = Arc::clone(&directory.disk);
         let (catalogue, set_aside) = Catalogue::open(disk, &dir.join("snapshots"), Some(owner))?;
         for aside in set_aside {
             tracing::warn!(

@@ -59,7 +59,8 @@ impl Core {
         tracing::info!(event = event::NODE_STOPPING, "replication drains");
         self.pending.set_intake(Intake::Closing);
         let answered = async {
-            while self.pending.unanswered() > 0 {
+            // Without a quorum nothing will be answered.
+            while self.pending.unanswered() > 0 && self.quorum.is_quorate() {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };

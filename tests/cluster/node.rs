@@ -14,7 +14,7 @@ use crate::stage::PATIENCE;
 fn settings(dir: &Path) -> NodeSettings {
     let text = format!(
         "name = \"n1\"\ndir = {dir:?}\n[client]\nlisten = \"127.0.0.1:0\"\n\
-         [peer]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = \"127.0.0.1:0\"\n"
+         [peer]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = \"127.0.0.1:0\"\n[log]\nsegment_bytes = \"4MiB\"\n"
     );
     NodeSettings::parse(&text, &dir.join("node.toml"), &RunFlags::default()).unwrap()
 }
@@ -80,7 +80,7 @@ fn pair(dir: &Path, ports: [u16; 2]) -> [NodeSettings; 2] {
             "name = \"{name}\"\ndir = \"{name}\"\n[client]\nlisten = \"127.0.0.1:0\"\n\
              [peer]\nlisten = \"127.0.0.1:{own}\"\n[http]\nlisten = \"127.0.0.1:0\"\n\
              [cluster]\nseeds = [\"127.0.0.1:{}\", \"127.0.0.1:{}\"]\nexpect = 2\n\
-             on_quorum_loss = \"shutdown\"\n\
+             on_quorum_loss = \"shutdown\"\n[log]\nsegment_bytes = \"4MiB\"\n\
              [tls]\nca = {ca_file:?}\ncertificate = {file:?}\nkey = {key:?}\n",
             ports[0], ports[1]
         );
@@ -99,11 +99,13 @@ async fn a_node_that_is_to_shut_down_without_a_quorum_does_so_once_it_had_one() 
     let both = async {
         tokio::try_join!(Node::start(first.clone(), None), Node::start(second, None)).unwrap()
     };
-    let (first_node, second_node) = tokio::time::timeout(PATIENCE, Box::pin(both)).await.unwrap();
+    let (first_node, second_node) =
+        tokio::time::timeout(PATIENCE * 3, Box::pin(both)).await.unwrap();
     let running = first_node.run_until_stopped(std::future::pending());
     let ending = second_node.run_until_stopped(std::future::ready(()));
     let both = async { tokio::join!(running, ending) };
-    let (exit, stopped) = tokio::time::timeout(PATIENCE, Box::pin(both)).await.unwrap();
+    // Both drain: on a busy machine that takes all the patience that each part has.
+    let (exit, stopped) = tokio::time::timeout(PATIENCE * 3, Box::pin(both)).await.unwrap();
     assert_eq!(stopped.code, ExitCode::DONE, "{stopped}");
     assert_eq!(exit.code, ExitCode::QUORUM_LOST, "{exit}");
     // Not armed before a quorum was met: alone it waits for the other.
