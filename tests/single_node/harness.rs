@@ -21,7 +21,7 @@ use quorate::supervisor::Supervisor;
 use quorate::transport::certificate::{make_ca, make_node};
 use quorate::transport::profile::Edge;
 use quorate::transport::tls::{ANY_NODE, Authority, ClientTls, Identity, ServerTls};
-use quorate::transport::{Connection, Endpoint, EndpointLimits, ResetKey};
+use quorate::transport::{ConnectError, Connection, Endpoint, EndpointLimits, ResetKey};
 use quorate_storage::disk::RealDisk;
 use tokio::sync::watch;
 
@@ -125,9 +125,21 @@ impl Node {
 
     /// A connection without any protocol on it.
     pub(crate) async fn connect(&self) -> Connection {
+        self.connect_from(&Self::endpoint()).await.unwrap()
+    }
+
+    /// A socket to dial from.
+    pub(crate) fn endpoint() -> Endpoint {
+        Endpoint::dial_only(loopback(), Edge::Client).unwrap()
+    }
+
+    /// A connection from a socket that others share.
+    pub(crate) async fn connect_from(
+        &self,
+        endpoint: &Endpoint,
+    ) -> Result<Connection, ConnectError> {
         let tls = ClientTls::for_client(&self.authority, None).unwrap();
-        let endpoint = Endpoint::dial_only(loopback(), Edge::Client).unwrap();
-        soon(endpoint.connect(self.address(), ANY_NODE, &tls, PATIENCE)).await.unwrap()
+        soon(endpoint.connect(self.address(), ANY_NODE, &tls, PATIENCE)).await
     }
 
     /// The administrator's first words.

@@ -8,7 +8,7 @@ use quorate::protocol::handshake::{Hello, Refused, Welcome};
 use quorate::protocol::read::{Level, Query, Read};
 use quorate::protocol::server_message::{Acknowledged, Acknowledgement};
 use quorate::protocol::{ClientMessage, ErrorCode, ServerMessage, kind};
-use quorate::transport::{CloseCode, Connection, FrameReceiver, FrameSender};
+use quorate::transport::{CloseCode, Closed, ConnectError, Connection, FrameReceiver, FrameSender};
 
 use crate::harness::{Node, path, soon};
 
@@ -223,4 +223,28 @@ async fn more_reads_than_allowed_are_refused_one_by_one() {
             assert!(seen.insert(correlation));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_strangers_are_bounded_and_let_go_in_time() {
+    // As many as may be between their first packet and a welcome.
+    const HANDSHAKES_MAX: usize = 256;
+    let node = Node::start().await;
+    let endpoint = Node::endpoint();
+    let mut silent = Vec::new();
+    while silent.len() < HANDSHAKES_MAX {
+        silent.push(node.connect_from(&endpoint).await.unwrap());
+    }
+    let refused = node.connect_from(&endpoint).await;
+    let Err(ConnectError::Handshake { source, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(source, Closed::Refused);
+    // They say nothing, so their time runs out, and others find room.
+    let code = CloseCode(u32::from(ErrorCode::HelloTimeout.number()));
+    for stranger in silent {
+        match soon(stranger.closed()).await {
+            Closed::There { code: found, .. } => assert_eq!(found, code),
+            other => panic!("{other:?}"),
+        }
+    }
+    node.client().await.close().await;
 }

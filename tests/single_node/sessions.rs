@@ -1,14 +1,15 @@
 //! Sessions: who gets one, and how it outlives its connections.
 
-use quorate::client::{ConnectFailed, Value};
+use quorate::client::{ClientConfig, ConnectFailed, Value};
+use quorate::domain::command::Command;
 use quorate::domain::id::Position;
 use quorate::domain::topic::specification::{Specification, TopicType};
 use quorate::protocol::delivery::{Event, EventMessage};
-use quorate::protocol::handshake::{Resume, Verdict};
+use quorate::protocol::handshake::{Credentials, Resume, Verdict};
 use quorate::protocol::record::Target;
 use quorate::protocol::{ClientMessage, ErrorCode, ServerMessage, kind};
 
-use crate::harness::{Node, path, soon};
+use crate::harness::{Node, PATIENCE, path, soon};
 use crate::hostile::Raw;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -19,6 +20,16 @@ async fn wrong_credentials_are_refused_by_name() {
         let Err(ConnectFailed::Refused { code, .. }) = refused else { panic!("{refused:?}") };
         assert_eq!(code, ErrorCode::BadCredentials, "{principal}");
     }
+    let anonymous =
+        |config: ClientConfig| ClientConfig { credentials: Credentials::Anonymous, ..config };
+    let refused = node.try_client(anonymous).await;
+    let Err(ConnectFailed::Refused { code, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(code, ErrorCode::AnonymousRefused);
+    let set = Command::SetAnonymous { allowed: true };
+    soon(node.replication.propose(&set, PATIENCE)).await.unwrap();
+    let nobody = node.try_client(anonymous).await.unwrap();
+    assert_eq!(nobody.session_info().await.unwrap().roles, ["ANONYMOUS"]);
+    nobody.close().await;
     let admin = node.try_client(|config| config).await.unwrap();
     let info = admin.session_info().await.unwrap();
     assert_eq!(info.principal, "admin");
