@@ -17,12 +17,27 @@ use crate::protocol::handshake::{NODES_MAX, NodeAddress};
 use crate::replication::Replication;
 use crate::supervisor::Supervisor;
 
-/// Sessions that one node serves.
-pub(super) const SESSIONS_MAX: usize = 20_000;
-/// Handshakes under way, from the first stream to the welcome.
-pub(super) const HANDSHAKES_MAX: usize = 256;
-/// What a handshake may take, the opening or moving of the session included.
-pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many clients a node takes at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GatewayLimits {
+    /// Sessions that the node serves; 20,000.
+    pub sessions_max: usize,
+    /// Handshakes under way, from the first stream to the welcome; 256.
+    pub handshakes_max: usize,
+    /// What a handshake may take, the opening or moving of the session included; 10 s.
+    pub handshake_timeout: Duration,
+}
+
+impl Default for GatewayLimits {
+    fn default() -> Self {
+        Self {
+            sessions_max: 20_000,
+            handshakes_max: 256,
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
 /// Bulk streams that are written at once, over all sessions.
 pub(super) const BULK_STREAMS_MAX: usize = 64;
 /// Large fetches that are evaluated at once, over all sessions.
@@ -61,6 +76,8 @@ pub(super) struct Hosting {
     pub(super) fetches: Semaphore,
     /// Permits for handshakes.
     pub(super) handshakes: Semaphore,
+    /// How many clients the node takes.
+    pub(super) limits: GatewayLimits,
     /// Every node that a client may try.
     pub(super) nodes: watch::Receiver<Vec<NodeAddress>>,
     /// Numbers connections in log lines.
@@ -82,9 +99,10 @@ impl Hosting {
         supervisor: Supervisor,
         clock: Clock,
         nodes: watch::Receiver<Vec<NodeAddress>>,
+        limits: GatewayLimits,
     ) -> Result<Self, NoEntropy> {
         let fanout = Fanout::new(replication.journal().applied_now());
-        let registry = Arc::new(Registry::new(replication.member().id, SESSIONS_MAX));
+        let registry = Arc::new(Registry::new(replication.member().id, limits.sessions_max));
         Ok(Self {
             replication,
             supervisor,
@@ -94,7 +112,8 @@ impl Hosting {
             pressure: Pressure::default(),
             bulk: Semaphore::new(BULK_STREAMS_MAX),
             fetches: Semaphore::new(FETCHES_MAX),
-            handshakes: Semaphore::new(HANDSHAKES_MAX),
+            handshakes: Semaphore::new(limits.handshakes_max),
+            limits,
             nodes,
             connections: AtomicU64::new(0),
             quorum_lost_us: AtomicU64::new(0),

@@ -48,6 +48,7 @@ use crate::telemetry::event;
 use crate::transport::Endpoint;
 
 pub use entrance::NoEntropy;
+pub use hosting::GatewayLimits;
 pub use request::status_json;
 
 /// The gateway of a running node.
@@ -71,8 +72,24 @@ impl Gateway {
         clock: Clock,
         nodes: watch::Receiver<Vec<NodeAddress>>,
     ) -> Result<Self, NoEntropy> {
+        let limits = GatewayLimits::default();
+        Self::start_with(endpoint, replication, supervisor, clock, nodes, limits)
+    }
+
+    /// As [`start`](Self::start), with other limits.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(
+        endpoint: Endpoint,
+        replication: Replication,
+        supervisor: &Supervisor,
+        clock: Clock,
+        nodes: watch::Receiver<Vec<NodeAddress>>,
+        limits: GatewayLimits,
+    ) -> Result<Self, NoEntropy> {
         let supervisor = supervisor.group("gateway");
-        let hosting = hosting::Hosting::new(replication, supervisor.clone(), clock, nodes)?;
+        let hosting = hosting::Hosting::new(replication, supervisor.clone(), clock, nodes, limits)?;
         let hosting = Arc::new(hosting);
         let stop = || supervisor.stop_signal();
         supervisor.spawn("fan-out", fanout::task::run(Arc::clone(&hosting), stop()));

@@ -10,7 +10,7 @@ use quorate::client::{Client, ClientConfig, ConnectFailed};
 use quorate::clock::Clock;
 use quorate::domain::node_name::NodeName;
 use quorate::domain::topic::path::TopicPath;
-use quorate::gateway::Gateway;
+use quorate::gateway::{Gateway, GatewayLimits};
 use quorate::protocol::VERSION;
 use quorate::protocol::handshake::{Credentials, Hello};
 use quorate::replication::{
@@ -26,7 +26,7 @@ use quorate_storage::disk::RealDisk;
 use tokio::sync::watch;
 
 /// The longest that any condition is waited for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running node; its tasks end with the test's runtime.
 pub(crate) struct Node {
@@ -53,6 +53,11 @@ fn loopback() -> SocketAddr {
 impl Node {
     /// A founded node that serves.
     pub(crate) async fn start() -> Self {
+        Self::start_with(GatewayLimits::default()).await
+    }
+
+    /// The same for no more clients than this.
+    pub(crate) async fn start_with(limits: GatewayLimits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ca = make_ca("test").unwrap();
         let name = NodeName::parse("n1").unwrap();
@@ -92,9 +97,9 @@ impl Node {
         let key = ResetKey::from_bytes([1; 32]);
         let endpoint = Endpoint::listen(loopback(), &tls, &key, EndpointLimits::default()).unwrap();
         let (nodes, known) = watch::channel(Vec::new());
-        let gateway =
-            Gateway::start(endpoint, replication.clone(), &supervisor, Clock::system(), known)
-                .unwrap();
+        let (shared, clock) = (replication.clone(), Clock::system());
+        let gateway = Gateway::start_with(endpoint, shared, &supervisor, clock, known, limits);
+        let gateway = gateway.unwrap();
         Self { replication, gateway, authority, _supervisor: supervisor, _nodes: nodes, _dir: dir }
     }
 

@@ -1,8 +1,11 @@
 //! Clients that break the protocol: a named refusal, and everybody else goes on.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use quorate::client::Value;
 use quorate::domain::topic::specification::{Specification, TopicType};
+use quorate::gateway::GatewayLimits;
 use quorate::protocol::command::ClientCommand;
 use quorate::protocol::handshake::{Hello, Refused, Welcome};
 use quorate::protocol::read::{Level, Query, Read};
@@ -227,12 +230,15 @@ async fn more_reads_than_allowed_are_refused_one_by_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_strangers_are_bounded_and_let_go_in_time() {
-    // As many as may be between their first packet and a welcome.
-    const HANDSHAKES_MAX: usize = 256;
-    let node = Node::start().await;
+    let limits = GatewayLimits {
+        handshakes_max: 8,
+        handshake_timeout: Duration::from_secs(5),
+        ..GatewayLimits::default()
+    };
+    let node = Node::start_with(limits).await;
     let endpoint = Node::endpoint();
     let mut silent = Vec::new();
-    while silent.len() < HANDSHAKES_MAX {
+    while silent.len() < limits.handshakes_max {
         silent.push(node.connect_from(&endpoint).await.unwrap());
     }
     let refused = node.connect_from(&endpoint).await;
@@ -246,5 +252,21 @@ async fn silent_strangers_are_bounded_and_let_go_in_time() {
             other => panic!("{other:?}"),
         }
     }
+    node.client().await.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_takes_no_more_sessions_than_it_may() {
+    let limits = GatewayLimits { sessions_max: 2, ..GatewayLimits::default() };
+    let node = Node::start_with(limits).await;
+    let (mut first, mut second) = (Raw::connect(&node).await, Raw::connect(&node).await);
+    first.welcome(&node.hello()).await;
+    second.welcome(&node.hello()).await;
+    let refused = Raw::connect(&node).await.refused(&node.hello()).await;
+    assert_eq!(refused.code, ErrorCode::TooManySessions.number());
+    assert!(refused.retry_ms.is_some());
+    first.send(&ClientMessage::Goodbye).await;
+    assert_eq!(first.closed().await, ErrorCode::None);
+    drop(first);
     node.client().await.close().await;
 }

@@ -68,7 +68,7 @@ async fn refused_commands_use_their_numbers_and_the_session_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_pipelined_updates_are_all_answered_in_order() {
-    const COUNT: u64 = 20_000;
+    const COUNT: u64 = 10_000;
     let node = Node::start().await;
     let client = node.client().await;
     let spec = Specification::plain(TopicType::Int64);

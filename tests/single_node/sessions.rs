@@ -105,7 +105,7 @@ async fn a_lost_connection_detaches_its_session() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_is_cut_again_and_again_hears_every_event_once() {
-    const COUNT: u64 = 6_000;
+    const COUNT: u64 = 3_500;
     let node = Node::start().await;
     let writer = node.client().await;
     let off = Specification::new(TopicType::Int64, [("CONFLATION", "off")]).unwrap();

@@ -133,7 +133,7 @@ async fn a_deselection_ends_subscriptions_and_a_selection_brings_them_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscriptions_made_while_updates_flow_miss_nothing_and_repeat_nothing() {
-    const ROUNDS: i64 = 3_000;
+    const ROUNDS: i64 = 1_500;
     let node = Node::start().await;
     let writer = node.client().await;
     let off = Specification::new(TopicType::Int64, [("CONFLATION", "off")]).unwrap();
@@ -217,7 +217,7 @@ async fn a_session_may_start_in_the_past() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_is_never_skipped_where_conflation_is_off() {
-    const COUNT: i64 = 30_000;
+    const COUNT: i64 = 15_000;
     let node = Node::start().await;
     let writer = node.client().await;
     let slow = node.client_with(|mut config| {

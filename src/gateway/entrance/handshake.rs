@@ -21,7 +21,7 @@ use crate::gateway::entrance::password;
 use crate::gateway::entrance::secret::{self, Secret};
 use crate::gateway::farewell;
 use crate::gateway::hosting::{
-    BEAT, BEAT_MAX, BEAT_MIN, HANDSHAKE_TIMEOUT, Hosting, READS_MAX, RECONNECT_TIMEOUT_MAX,
+    BEAT, BEAT_MAX, BEAT_MIN, Hosting, READS_MAX, RECONNECT_TIMEOUT_MAX,
 };
 use crate::gateway::registry::Registration;
 use crate::gateway::reply_code::{self, PARKED_RETRY_MS, RETRY_MS};
@@ -108,7 +108,7 @@ pub(in crate::gateway) async fn open(
     hosting: &Arc<Hosting>,
     connection: &Connection,
 ) -> Result<Opened, NotOpened> {
-    let deadline = hosting.clock.now() + HANDSHAKE_TIMEOUT;
+    let deadline = hosting.clock.now() + hosting.limits.handshake_timeout;
     let greeting = tokio::time::timeout_at(deadline, greet(connection));
     let (mut greeting, hello) = match greeting.await {
         Ok(Ok((greeting, Ok(hello)))) => (greeting, hello),
