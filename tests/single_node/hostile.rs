@@ -8,7 +8,7 @@ use quorate::domain::topic::specification::{Specification, TopicType};
 use quorate::gateway::GatewayLimits;
 use quorate::protocol::command::ClientCommand;
 use quorate::protocol::handshake::{Hello, Refused, Welcome};
-use quorate::protocol::read::{Level, Query, Read};
+use quorate::protocol::read::{Answer, Level, Query, Read};
 use quorate::protocol::server_message::{Acknowledged, Acknowledgement};
 use quorate::protocol::{ClientMessage, ErrorCode, ServerMessage, kind};
 use quorate::transport::{CloseCode, Closed, ConnectError, Connection, FrameReceiver, FrameSender};
@@ -208,7 +208,7 @@ async fn unreadable_commands_are_refused_under_their_numbers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_reads_than_allowed_are_refused_one_by_one() {
+async fn every_read_is_answered_even_if_there_are_too_many() {
     let node = Node::start().await;
     let mut raw = Raw::connect(&node).await;
     raw.welcome(&node.hello()).await;
@@ -222,8 +222,15 @@ async fn more_reads_than_allowed_are_refused_one_by_one() {
     let mut seen = std::collections::BTreeSet::new();
     while (seen.len() as u64) < READS {
         let reply = raw.until(|message| matches!(message, ServerMessage::ReadReply { .. })).await;
-        if let ServerMessage::ReadReply { correlation, .. } = reply {
-            assert!(seen.insert(correlation));
+        let ServerMessage::ReadReply { correlation, reply } = reply else { panic!("{reply:?}") };
+        assert!(seen.insert(correlation));
+        match reply.answer {
+            Answer::Pong => {}
+            Answer::Refused { code, retry_ms, .. } => {
+                assert_eq!(code, ErrorCode::TooManyRequests.number());
+                assert!(retry_ms.is_some());
+            }
+            other => panic!("{other:?}"),
         }
     }
 }
