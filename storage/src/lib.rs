@@ -41,5 +41,6 @@ pub use identity::Identity;
 pub use log::append_log::{Completion, Log, LogOptions};
 pub use log::group_commit::{Step, Writer};
 pub use log::poison::Poisoned;
+pub use log::rotation::{Preparation, Preparer};
 pub use record::{Position, Record, RecordKind};
 pub use recovery::{Hole, OpenReport, Tail};
