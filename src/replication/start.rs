@@ -248,12 +248,19 @@ fn tell(report: &OpenReport, dir: &Path) {
 /// The writer's thread: group after group until the log is closed, or nothing can be flushed. A
 /// stop without a close, as after a start that failed, ends it between two groups.
 pub(super) fn drive(mut writer: Writer, stop: &StopSignal, supervisor: &Supervisor) {
+    let mut is_full = false;
     loop {
         match writer.step(Some(WRITER_WAIT)) {
             Step::Idle { .. } if stop.is_stopped() => return,
+            Step::Full(_) if stop.is_stopped() => return,
+            Step::Flushed { .. } if std::mem::take(&mut is_full) => {
+                tracing::info!(event = event::DISK_RECOVERED, "there is space again");
+            }
             Step::Idle { .. } | Step::Flushed { .. } | Step::Marked => {}
             Step::Full(fault) => {
-                tracing::warn!(event = event::DISK_FULL, %fault, "the disk is full");
+                if !std::mem::replace(&mut is_full, true) {
+                    tracing::warn!(event = event::DISK_FULL, %fault, "the disk is full");
+                }
                 std::thread::sleep(FULL_PAUSE);
             }
             Step::Poisoned(poisoned) => {
@@ -406,6 +413,8 @@ impl Assembly {
             history: core.history.clone(),
             index,
             raft,
+            disk: Arc::clone(&self.directory.disk),
+            dir: self.directory.dir.clone(),
             log: self.store.log.clone(),
             catalogue: Arc::clone(&self.store.catalogue),
             retention: self.retention,

@@ -28,6 +28,7 @@ pub mod index;
 pub mod inspect;
 pub mod layout;
 pub mod log;
+pub mod quarantine;
 pub mod record;
 pub mod recovery;
 pub mod segment;
