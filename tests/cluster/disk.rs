@@ -175,6 +175,7 @@ async fn a_node_with_a_full_disk_can_be_stopped() {
     let running = scene.stage.up.remove(&scene.leader).unwrap();
     let stop = running.node.stop(Duration::from_millis(200));
     tokio::time::timeout(PATIENCE, stop).await.expect("it ends");
+    assert_eq!(running.supervisor.exit(), None, "a full disk is no fault of the node");
     drop(running);
     full.set_full(false);
     scene.stage.start(&[&scene.leader]).await;
