@@ -149,6 +149,8 @@ impl StartError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
+            // Nothing is damaged: with space it starts.
+            Self::Storage(OpenError::Disk(fault)) if fault.is_full() => ExitCode::FAILED,
             Self::Storage(_)
             | Self::Snapshots(_)
             | Self::IdentityUnreadable { .. }
@@ -175,5 +177,25 @@ struct Millis(Duration);
 impl std::fmt::Display for Millis {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{} ms", self.0.as_millis())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use quorate_storage::DiskOperation;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_not_damage() {
+        for (kind, code) in [
+            (io::ErrorKind::StorageFull, ExitCode::FAILED),
+            (io::ErrorKind::Other, ExitCode::DAMAGED),
+        ] {
+            let fault = DiskFault::new(DiskOperation::Write, Path::new("x"), &kind.into());
+            assert_eq!(StartError::from(OpenError::from(fault)).exit_code(), code);
+        }
     }
 }

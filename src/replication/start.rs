@@ -263,6 +263,11 @@ pub(super) fn drive(mut writer: Writer, stop: &StopSignal, supervisor: &Supervis
                 }
                 std::thread::sleep(FULL_PAUSE);
             }
+            Step::Poisoned(poisoned) if is_full && poisoned.fault.is_full() => {
+                // Closed before there was space: what waited for it was never acknowledged.
+                tracing::warn!(event = event::DISK_FULL, %poisoned, "closed with a full disk");
+                return;
+            }
             Step::Poisoned(poisoned) => {
                 tracing::error!(event = event::STORAGE_POISONED, %poisoned, "a flush failed");
                 supervisor
