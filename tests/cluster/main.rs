@@ -10,10 +10,14 @@
 
 mod clients;
 mod damage;
+mod divergence;
 mod founding;
 mod history;
+mod index;
+mod loss;
 mod node;
 mod order;
+mod repair;
 mod restart;
 mod single;
 mod stage;

@@ -209,9 +209,9 @@ impl RaftSnapshotBuilder<Types> for StateStore {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot<SnapshotFile>, io::Error> {
-        let (machine, last, membership) = {
+        let (machine, last, membership, healings) = {
             let state = self.applied.lock();
-            (state.machine.clone(), state.last, state.membership.clone())
+            (state.machine.clone(), state.last, state.membership.clone(), state.healings)
         };
         let Some(last) = last else {
             return Err(io::Error::other("nothing has been applied yet"));
@@ -247,6 +247,11 @@ impl RaftSnapshotBuilder<Types> for StateStore {
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
+        if self.applied.lock().healings != healings {
+            // The state that it shows was found wrong meanwhile.
+            self.catalogue.give_up(written.id).map_err(io::Error::other)?;
+            return Err(io::Error::other("the state of the snapshot was found wrong"));
+        }
         tracing::info!(
             event = event::SNAPSHOT_WRITTEN,
             entry = written.id.index,
