@@ -75,7 +75,7 @@ async fn a_state_that_a_majority_does_not_share_is_quarantined_and_healed() {
     stage.start(&[&victim]).await;
     let mut states = stage.node(&victim).state();
     // The next comparison finds it.
-    let watched = tokio::spawn(async move {
+    let watched = async move {
         let mut seen = BTreeMap::new();
         loop {
             let state = *states.borrow_and_update();
@@ -87,9 +87,10 @@ async fn a_state_that_a_majority_does_not_share_is_quarantined_and_healed() {
                 return seen;
             }
         }
-    });
-    write_until(&stage, &mut writer, topic, COMPARE_EVERY + 20).await;
-    let seen = tokio::time::timeout(PATIENCE, watched).await.unwrap().unwrap();
+    };
+    let writing = write_until(&stage, &mut writer, topic, COMPARE_EVERY + 20);
+    let both = async { tokio::join!(watched, writing) };
+    let (seen, ()) = tokio::time::timeout(2 * PATIENCE, Box::pin(both)).await.unwrap();
     assert_eq!(seen.get("quarantined"), Some(&1), "{seen:?}");
     // It votes as before and holds what the others hold, and so do its snapshots.
     stage.settle().await;

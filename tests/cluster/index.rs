@@ -43,8 +43,8 @@ const DAMAGES: [Damage; 6] = [
             std::fs::write(path, bytes).unwrap();
         }
     }),
-    // sled panics at open or in its first call over a snapshot file that is none.
-    ("a panic at open", |dir| {
+    // What sled reads first is no such thing.
+    ("garbage at open", |dir| {
         for path in files(dir) {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if name == "conf" || name.starts_with("snap") {

@@ -12,7 +12,7 @@ use quorate_storage::inspect::{Severity, verify};
 use quorate_storage::record::DURABLE_MARK_BYTES;
 use quorate_storage::{Log, LogOptions, Tail};
 
-use crate::stage::{PATIENCE, Stage, Writer, number, until, update};
+use crate::stage::{PATIENCE, Stage, Writer, number, update};
 
 fn disk() -> Arc<dyn Disk> {
     Arc::new(RealDisk)
@@ -109,7 +109,8 @@ async fn a_flip_anywhere_in_a_members_log_is_repaired_before_it_takes_part() {
     assert!(all.len() > 4, "{all:?}");
     let mut value = 400;
     // Header and middle of sealed segments, of the active one, and of several at once.
-    let spots: [&[(usize, fn(&[u8]) -> usize)]; 5] = [
+    type Spot = (usize, fn(&[u8]) -> usize);
+    let spots: [&[Spot]; 5] = [
         &[(1, |_| 30)],
         &[(2, |bytes| bytes.len() / 2)],
         &[(usize::MAX, |bytes| written_end(bytes) / 2)],
@@ -190,12 +191,14 @@ async fn a_member_with_a_hole_waits_for_a_peer_that_can_fill_it() {
     let mut first = Box::pin(stage.try_start("n1", stage.dir_of("n1")));
     let waited = tokio::time::timeout(Duration::from_secs(1), &mut first).await;
     assert!(waited.is_err(), "alone it neither starts nor ends");
-    let others = ["n2", "n3"].map(|node| stage.try_start(node, stage.dir_of(node)));
-    let [second, third] = others;
-    let all = async { tokio::join!(first, second, third) };
+    let second = stage.try_start("n2", stage.dir_of("n2"));
+    let third = stage.try_start("n3", stage.dir_of("n3"));
+    let all = Box::pin(async { tokio::join!(first, second, third) });
     let (first, second, third) = tokio::time::timeout(PATIENCE, all).await.unwrap();
     for (node, running) in ["n1", "n2", "n3"].into_iter().zip([first, second, third]) {
-        stage.up.insert(node.to_owned(), running.unwrap());
+        let running = running.unwrap();
+        tokio::time::timeout(PATIENCE, running.node.started()).await.unwrap();
+        stage.up.insert(node.to_owned(), running);
     }
     stage.settle().await;
     assert_eq!(number(stage.node("n1"), "kept"), Some(300));
@@ -456,7 +459,8 @@ async fn a_damaged_snapshot_is_never_sent() {
     let leader = stage.leader().await;
     let mut writer = Writer::open(stage.node(&leader), 11).await;
     let mut value = 200;
-    let purged = |node: &str| inspect_first(&stage.dir_of(node)).is_some_and(|first| first > had + 1);
+    let purged =
+        |node: &str| inspect_first(&stage.dir_of(node)).is_some_and(|first| first > had + 1);
     while !stage.up.keys().all(|node| purged(node)) {
         write(&mut writer, topic, value + 1..=value + 50).await;
         value += 50;

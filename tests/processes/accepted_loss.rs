@@ -60,6 +60,7 @@ fn the_operator_is_told_what_is_lost_and_clients_are_reset() {
     let dir = dir.path().join("cluster");
     let base_port = free_base_port();
     let running = dev(&dir, base_port);
+    assert!(quorate(&dir, &["topics", "add", "kept", "json"]).status.success());
     for number in 1..=30 {
         let set = quorate(&dir, &["topics", "set", "kept", &number.to_string()]);
         assert!(set.status.success(), "{}", text(&set));

@@ -119,7 +119,7 @@ impl Repair {
                 let filling = Filling { chain_before, records: Vec::new() };
                 match self.mend(wound, filling).await {
                     Ok(()) => return Ok(true),
-                    Err(Refused::Disk(error)) => return Err(error.into()),
+                    Err(Refused::Disk(error)) => return Err(own_disk(error)),
                     Err(Refused::VoteUnproven) => return Err(self.vote_unproven()),
                     Err(_) => needs_snapshot = true,
                 }
@@ -130,7 +130,7 @@ impl Repair {
                     Err(Refused::NeedsSnapshot) => needs_snapshot = true,
                     Err(Refused::NotNow) => {}
                     Err(Refused::VoteUnproven) => return Err(self.vote_unproven()),
-                    Err(Refused::Disk(error)) => return Err(error.into()),
+                    Err(Refused::Disk(error)) => return Err(own_disk(error)),
                 }
             }
         }
@@ -140,7 +140,7 @@ impl Repair {
                 match self.replace_from(&catalogue, next_index, peer.0).await {
                     Ok(()) => return Ok(true),
                     Err(Refused::VoteUnproven) => return Err(self.vote_unproven()),
-                    Err(Refused::Disk(error)) => return Err(error.into()),
+                    Err(Refused::Disk(error)) => return Err(own_disk(error)),
                     Err(_) => {}
                 }
             }
@@ -332,17 +332,14 @@ impl Repair {
             let mut told = false;
             loop {
                 for peer in self.peers.connected() {
-                    match self.fetch(catalogue, peer.0, entry).await {
-                        Ok(kept) => {
-                            tracing::warn!(
-                                event = event::SNAPSHOT_INSTALLED,
-                                entry = kept.id.index,
-                                peer = self.name_of(peer.0),
-                                "a peer's snapshot takes the place of a damaged one"
-                            );
-                            return Ok(());
-                        }
-                        Err(_) => {}
+                    if let Ok(kept) = self.fetch(catalogue, peer.0, entry).await {
+                        tracing::warn!(
+                            event = event::SNAPSHOT_INSTALLED,
+                            entry = kept.id.index,
+                            peer = self.name_of(peer.0),
+                            "a peer's snapshot takes the place of a damaged one"
+                        );
+                        return Ok(());
                     }
                 }
                 if !std::mem::replace(&mut told, true) {
@@ -364,6 +361,14 @@ impl Repair {
     pub(super) fn name_of(&self, peer: u64) -> String {
         let name = self.peers.roster().name(crate::domain::id::NodeId(peer));
         name.map_or_else(|| peer.to_string(), ToString::to_string)
+    }
+}
+
+/// The node's own disk stands in the way: nothing is known to be damaged by that.
+fn own_disk(error: OpenError) -> StartError {
+    match error {
+        OpenError::Disk(fault) => StartError::Disk(fault),
+        other => StartError::Storage(other),
     }
 }
 

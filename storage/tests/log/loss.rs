@@ -121,24 +121,24 @@ fn a_crash_at_every_step_leaves_a_log_that_refuses_or_is_done() {
     let mut crashes = 0;
     for (byte, snapshot) in [(200, None), (200, Some(snapshot)), (20, Some(snapshot))] {
         for step in 1.. {
-            let damaged = small.disk.fork();
-            let mut bytes = whole.clone();
-            bytes[byte] ^= 1;
-            damaged.put(&path, bytes);
-            damaged.go_down_after(step);
-            let done = accept(&damaged, snapshot).is_ok();
-            if done && !damaged.is_down() {
-                break;
-            }
-            for seed in 0..4 {
-                let crashed = damaged.fork();
-                crashed.crash(seed);
-                accept(&crashed, snapshot).unwrap();
-                let log = try_open(&crashed).unwrap();
+            let mut is_last = false;
+            for seed in 0..8 {
+                let damaged = small.disk.fork();
+                let mut bytes = whole.clone();
+                bytes[byte] ^= 1;
+                damaged.put(&path, bytes);
+                damaged.go_down_after(step);
+                is_last |= accept(&damaged, snapshot).is_ok() && !damaged.is_down();
+                damaged.crash(seed);
+                accept(&damaged, snapshot).unwrap();
+                let log = try_open(&damaged).unwrap();
                 assert!(log.report.hard_state_proven);
                 let found = log.contents();
                 assert!(found.iter().all(|record| small.contents.contains(record)));
                 crashes += 1;
+            }
+            if is_last {
+                break;
             }
         }
     }

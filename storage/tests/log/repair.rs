@@ -235,22 +235,59 @@ fn a_crash_at_every_step_of_a_repair_leaves_a_log_that_is_repaired_again() {
     let mut crashes = 0;
     for byte in [40, boundary / 2, boundary - 1] {
         for step in 1.. {
-            let damaged = flipped(&small, &path, byte * 8);
-            damaged.go_down_after(step);
-            let done = repair(&damaged, &donor.log).is_ok();
-            if done && !damaged.is_down() {
-                break;
-            }
-            for seed in 0..4 {
-                let crashed = damaged.fork();
-                crashed.crash(seed);
-                let repaired = repair(&crashed, &donor.log).unwrap();
+            let mut done = false;
+            for seed in 0..8 {
+                let damaged = flipped(&small, &path, byte * 8);
+                damaged.go_down_after(step);
+                let repaired = repair(&damaged, &donor.log).is_ok();
+                done |= repaired && !damaged.is_down();
+                damaged.crash(seed);
+                let repaired = repair(&damaged, &donor.log).unwrap();
                 assert_eq!(repaired.contents(), small.contents, "byte {byte} step {step}");
                 crashes += 1;
+            }
+            if done {
+                break;
             }
         }
     }
     assert!(crashes > 100, "{crashes}");
+}
+
+/// Likewise while a snapshot takes the log's place.
+#[test]
+fn a_crash_at_every_step_of_beginning_anew_leaves_a_hole_or_the_new_log() {
+    let small = small();
+    let (path, boundary, ..) = segments(&small)[1].clone();
+    let begin = |disk: &SimulatedDisk| {
+        begin_after(shared(disk), Path::new(DIR), &options(), 30, 4, 77).map(drop)
+    };
+    let (mut holes, mut done) = (0, 0);
+    for step in 1.. {
+        let mut is_last = false;
+        for seed in 0..8 {
+            let damaged = flipped(&small, &path, boundary / 2 * 8);
+            damaged.go_down_after(step);
+            is_last |= begin(&damaged).is_ok() && !damaged.is_down();
+            damaged.crash(seed);
+            match try_open(&damaged) {
+                Ok(_) => done += 1,
+                Err(OpenError::Hole(_)) => {
+                    holes += 1;
+                    begin(&damaged).unwrap();
+                }
+                Err(error) => panic!("step {step} seed {seed}: {error}"),
+            }
+            let log = try_open(&damaged).unwrap();
+            assert_eq!((log.log.first_index(), log.log.next_index()), (31, 31));
+            assert_eq!(log.log.hard_state().unwrap(), "term 2, voted for 2");
+            assert!(log.report.hard_state_proven);
+        }
+        if is_last {
+            break;
+        }
+    }
+    assert!(holes > 20 && done > 8, "{holes} {done}");
 }
 
 #[test]
