@@ -67,6 +67,8 @@ events! {
     LOG_REPLACED = "Q-115";
     /// A hole cannot be filled yet: no peer in sight has what is missing.
     REPAIR_WAITS = "Q-116";
+    /// Much has been set aside on this disk.
+    QUARANTINE_LARGE = "Q-117";
 
     /// A cluster was founded.
     CLUSTER_FOUNDED = "Q-200";
@@ -94,6 +96,8 @@ events! {
     VOTES_AGAIN = "Q-211";
     /// A state that diverged was replaced by a peer's that a majority shares.
     STATE_HEALED = "Q-212";
+    /// This node leads with a full disk and hands leadership on.
+    HANDED_OVER = "Q-213";
 
     /// A UDP socket was bound; the fields say what buffers the kernel granted.
     SOCKET_BOUND = "Q-300";

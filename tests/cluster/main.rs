@@ -11,6 +11,7 @@
 mod clients;
 mod damage;
 mod divergence;
+mod disk;
 mod founding;
 mod history;
 mod index;
@@ -19,6 +20,7 @@ mod node;
 mod order;
 mod repair;
 mod restart;
+mod retention;
 mod single;
 mod stage;
 mod upkeep;

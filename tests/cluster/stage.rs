@@ -23,7 +23,7 @@ use quorate::replication::{
 };
 use quorate::supervisor::Supervisor;
 use quorate::transport::certificate::{Pem, make_ca, make_node};
-use quorate_storage::disk::RealDisk;
+use quorate_storage::disk::{FaultyDisk, RealDisk};
 use quorate_storage::index::{IndexPlace, MemoryStore};
 use tokio::sync::mpsc;
 
@@ -47,6 +47,9 @@ pub(crate) struct Stage {
     pub(crate) index_on_disk: bool,
     /// The one that every node indexes into, where a test wants to break it.
     index_store: Option<MemoryStore>,
+    /// Disks of nodes that have one of their own; the real one otherwise.
+    pub(crate) disks: BTreeMap<String, FaultyDisk>,
+    pub(crate) clock: Clock,
     pub(crate) up: BTreeMap<String, Running>,
 }
 
@@ -73,6 +76,8 @@ impl Stage {
             retention: Retention { segment_bytes: 1 << 20, ..Retention::default() },
             index_on_disk: false,
             index_store: None,
+            disks: BTreeMap::new(),
+            clock: Clock::system(),
             up: BTreeMap::new(),
         }
     }
@@ -111,7 +116,10 @@ impl Stage {
         ReplicationSettings {
             name: name(node),
             dir: dir.to_owned(),
-            disk: Arc::new(RealDisk),
+            disk: match self.disks.get(node) {
+                Some(disk) => Arc::new(disk.clone()),
+                None => Arc::new(RealDisk),
+            },
             index: self.index_of(dir),
             expect: self.expect,
             peer: PeerSettings {
@@ -138,7 +146,7 @@ impl Stage {
         until("the port is free", || UdpSocket::bind(address).is_ok()).await;
         let supervisor = Supervisor::new(node.to_owned());
         let settings = self.settings(node, &dir);
-        let node = Replication::start(settings, &supervisor, Clock::system()).await?;
+        let node = Replication::start(settings, &supervisor, self.clock).await?;
         Ok(Running { node, supervisor })
     }
 

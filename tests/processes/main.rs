@@ -14,6 +14,8 @@
 
 mod accepted_loss;
 mod all_killed;
+mod faults;
 mod flights;
 mod harness;
 mod leader_killed;
+mod lone_node;

@@ -8,6 +8,7 @@ pub mod mending;
 pub(crate) mod piece;
 pub(crate) mod points;
 pub mod poison;
+pub mod rotation;
 pub(crate) mod standing;
 pub mod twin_file;
 pub(crate) mod visible;

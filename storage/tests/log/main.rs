@@ -17,6 +17,7 @@ mod fuzz_bodies;
 mod kill_loop;
 mod loss;
 mod repair;
+mod rotation;
 
 use std::path::Path;
 use std::sync::Arc;
