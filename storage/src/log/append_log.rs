@@ -58,7 +58,7 @@ impl LogOptions {
             segment_bytes: 64 << 20,
             group_bytes_max: 1 << 20,
             queued_bytes_max: 64 << 20,
-            tail_bytes_max: 64 << 20,
+            tail_bytes_max: 16 << 20,
             mark_after: Duration::from_millis(10),
             full_retry_after: Duration::from_millis(200),
         }
