@@ -10,8 +10,8 @@
 
 mod clients;
 mod damage;
-mod divergence;
 mod disk;
+mod divergence;
 mod founding;
 mod history;
 mod index;

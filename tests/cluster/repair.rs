@@ -483,3 +483,50 @@ async fn a_damaged_snapshot_is_never_sent() {
     stage.stop_all().await;
     assert_one_history(&stage, &[&away]);
 }
+
+/// What a former leader alone had in its log, never acknowledged, is damaged: nobody has it, and
+/// nobody needs it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hole_in_what_was_never_committed_is_given_up() {
+    let (mut stage, topic) = three_with(50, |_| {}).await;
+    let leader = stage.leader().await;
+    let others: Vec<String> = stage.up.keys().filter(|name| **name != leader).cloned().collect();
+    let mut writer = Writer::open(stage.node(&leader), 8).await;
+    stage.stop(&others[0]).await;
+    let node = stage.node(&leader).clone();
+    // Taken into its log before it has noticed that it is alone; nobody answers any more.
+    let writing = async {
+        for value in 51..=100_000 {
+            writer.send(&update(topic, value)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let stopping = stage.stop(&others[1]);
+    let writing = tokio::time::timeout(Duration::from_secs(2), writing);
+    let (_timed_out, ()) = tokio::join!(writing, stopping);
+    let before = node.journal().applied_now();
+    drop((writer, node));
+    stage.stop(&leader).await;
+    let dir = stage.dir_of(&leader);
+    let path = segments(&dir).pop().unwrap();
+    let log = open_log(&dir);
+    let alone = log.next_index() - 1 - before;
+    drop(log);
+    if alone > 0 {
+        // Before the last mark.
+        flip(&path, |bytes| written_end(bytes) - DURABLE_MARK_BYTES - 20);
+    }
+    let others: Vec<&str> = others.iter().map(String::as_str).collect();
+    stage.start(&others).await;
+    stage.start(&[&leader]).await;
+    stage.settle().await;
+    let now = stage.leader().await;
+    let mut writer = Writer::open(stage.node(&now), 9).await;
+    writer.ask(&update(topic, 70)).await;
+    drop(writer);
+    stage.settle().await;
+    assert_eq!(number(stage.node(&leader), "kept"), Some(70));
+    stage.stop_all().await;
+    assert_one_history(&stage, &["n1", "n2", "n3"]);
+    assert!(alone > 0, "nothing was written alone");
+}

@@ -230,8 +230,8 @@ impl Repair {
             let given = ask_for(&self.peers, peer, next..range.end).await;
             let (chain_before, records) = match given.map_err(|_| Refused::NotNow)? {
                 Given::Entries { chain_before, records } => (chain_before, records),
-                Given::Purged { .. } => return Err(Refused::NeedsSnapshot),
-                Given::Short { .. } => return Err(Refused::NotNow),
+                // A leader whose log ends before has given up what this node's held beyond it.
+                Given::Purged { .. } | Given::Short { .. } => return Err(Refused::NeedsSnapshot),
             };
             next += records.len() as u64;
             bytes += records.iter().map(Record::disk_bytes).sum::<usize>();

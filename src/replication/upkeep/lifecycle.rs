@@ -25,13 +25,12 @@ use crate::telemetry::event;
 
 /// How often the parts are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
-/// How long a leader whose state diverged waits for another to take over.
-const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
 /// A node that another cluster has turned away, that has met no member of its own and has not been
 /// quorate, is in the wrong place after this long.
 const WRONG_PLACE_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a leader with a full disk waits for its heir, and how long before it tries another.
+/// How long a leader with a full disk, or with a state that diverged, waits for its heir; and how
+/// long before it tries another.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
 const HAND_OVER_AGAIN: Duration = Duration::from_secs(5);
 
