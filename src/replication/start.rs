@@ -158,7 +158,7 @@ impl Replication {
             if wounded {
                 state.send_replace(NodeState::Replaying);
                 let repair = repair_of(&directory, &retention, &groups, &mesh, clock)?;
-                repair.run(&mut streams).await?;
+                Box::pin(repair.run(&mut streams)).await?;
                 let opened = Store::open(&directory, &retention, &groups).await?;
                 let standing = directory.standing().clone();
                 let introduction = Introduction { cut: opened.cut, standing };
@@ -194,7 +194,7 @@ impl Replication {
                 state,
                 clock,
             };
-            assembly.run(founding, streams).await
+            Box::pin(assembly.run(founding, streams)).await
         };
         let started = started.await;
         if started.is_err() {
@@ -553,7 +553,8 @@ impl Assembly {
             }
             let repair =
                 repair_of(&self.directory, &self.retention, &self.groups, &self.mesh, self.clock)?;
-            repair.fetch_missing_snapshot(&self.store.catalogue, first - 1, streams).await?;
+            let catalogue = &self.store.catalogue;
+            Box::pin(repair.fetch_missing_snapshot(catalogue, first - 1, streams)).await?;
         }
     }
 

@@ -11,14 +11,10 @@
 mod clients;
 mod damage;
 mod disk;
-mod divergence;
 mod founding;
 mod history;
-mod index;
-mod loss;
 mod node;
 mod order;
-mod repair;
 mod restart;
 mod retention;
 mod single;

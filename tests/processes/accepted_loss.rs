@@ -124,13 +124,20 @@ fn the_operator_is_told_what_is_lost_and_clients_are_reset() {
     let status = json(&quorate(&dir, &["cluster", "status", "--json"]));
     assert_ne!(status["lineage"].as_str().unwrap(), lineage);
     let from = format!("{lineage}:{}.0", end_of_loss - 1);
-    // It is told of the topic, of the reset, and of the value now.
-    let watch = ["topics", "watch", "--json", "--count", "3", "--from", &from, "kept"];
-    let events = quorate(&dir, &watch);
-    let told = text(&events);
-    let lines = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let reset = lines.into_iter().find(|event| event["kind"] == "reset");
-    assert_eq!(reset.unwrap_or_else(|| panic!("{told}"))["reason"], "other-lineage");
+    let told = dir.join("watch.ndjson");
+    let mut watch = Command::new(BINARY);
+    watch.args(["topics", "watch", "--json", "--from", &from, "kept"]);
+    watch.env("QUORATE_PROFILE", dir.join("client.toml")).stdin(Stdio::null());
+    watch.stdout(File::create(&told).unwrap()).stderr(Stdio::null());
+    let watching = Owned(watch.spawn().unwrap());
+    let reset = wait(Duration::from_secs(20), || {
+        let text = fs::read_to_string(&told).unwrap();
+        let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events.into_iter().find(|event| event["kind"] == "reset")
+    });
+    let reset = reset.unwrap_or_else(|| panic!("{}", fs::read_to_string(&told).unwrap()));
+    assert_eq!(reset["reason"], "other-lineage", "{reset}");
+    drop(watching);
     let repaired = quorate(&dir, &["log", "repair", "--accept-loss", name]);
     assert_eq!(
         repaired.status.code(),

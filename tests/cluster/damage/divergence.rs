@@ -52,6 +52,16 @@ async fn write_until(stage: &Stage, writer: &mut Writer, topic: TopicId, entry: 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_state_that_a_majority_does_not_share_is_quarantined_and_healed() {
+    quarantined_and_healed(false).await;
+}
+
+/// A leader besides hands leadership on: it orders, but knows nothing right to answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_state_diverged_hands_leadership_on_and_is_healed() {
+    quarantined_and_healed(true).await;
+}
+
+async fn quarantined_and_healed(as_leader: bool) {
     let mut stage = Stage::three().await;
     let leader = stage.leader().await;
     let mut writer = Writer::open(stage.node(&leader), 7).await;
@@ -73,6 +83,10 @@ async fn a_state_that_a_majority_does_not_share_is_quarantined_and_healed() {
     stage.stop(&victim).await;
     plant(&dir);
     stage.start(&[&victim]).await;
+    while as_leader && stage.leader().await != victim {
+        let leader = stage.leader().await;
+        stage.node(&leader).hand_over(PATIENCE).await;
+    }
     let mut states = stage.node(&victim).state();
     // The next comparison finds it.
     let watched = async move {
@@ -92,6 +106,7 @@ async fn a_state_that_a_majority_does_not_share_is_quarantined_and_healed() {
     let both = async { tokio::join!(watched, writing) };
     let (seen, ()) = tokio::time::timeout(2 * PATIENCE, Box::pin(both)).await.unwrap();
     assert_eq!(seen.get("quarantined"), Some(&1), "{seen:?}");
+    assert!(!as_leader || stage.leader().await != victim, "it still leads");
     // It votes as before and holds what the others hold, and so do its snapshots.
     stage.settle().await;
     write_until(&stage, &mut writer, topic, 2 * COMPARE_EVERY + 20).await;

@@ -1,5 +1,10 @@
 //! What a member's disk may do to it: torn ends, holes, a log that is gone.
 
+mod divergence;
+mod index;
+mod loss;
+mod repair;
+
 use std::path::{Path, PathBuf};
 
 use quorate::replication::StartError;

@@ -10,6 +10,7 @@ use quorate_storage::disk::{Disk, RealDisk};
 use quorate_storage::identity::IdentityFile;
 use quorate_storage::inspect::{Severity, verify};
 use quorate_storage::record::DURABLE_MARK_BYTES;
+use quorate_storage::segment::HEADER_BYTES;
 use quorate_storage::{Log, LogOptions, Tail};
 
 use crate::stage::{PATIENCE, Stage, Writer, number, update};
@@ -47,6 +48,19 @@ fn flip(path: &Path, place: impl FnOnce(&[u8]) -> usize) {
     let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
     file.write_all_at(&[bytes[at] ^ 0x10], at as u64).unwrap();
     file.sync_all().unwrap();
+}
+
+/// A byte of the payload of an entry in the second half of a segment: what marks say can be told
+/// without a peer.
+fn in_an_entry(bytes: &[u8]) -> usize {
+    let mut at = HEADER_BYTES;
+    loop {
+        let view = quorate_storage::record::decode(&bytes[at..]).unwrap().unwrap();
+        if at > bytes.len() / 2 && view.kind.is_entry() && !view.payload.is_empty() {
+            return at + view.disk_bytes() - view.payload.len();
+        }
+        at += view.disk_bytes();
+    }
 }
 
 /// Opens the log of a stopped node.
@@ -218,7 +232,7 @@ async fn a_hole_that_the_peers_have_purged_is_repaired_by_a_snapshot() {
     let mut writer = Writer::open(stage.node(&leader), 11).await;
     let lost = {
         let log = open_log(&stage.dir_of("n2"));
-        flip(&segments(&stage.dir_of("n2"))[0], |bytes| bytes.len() / 2);
+        flip(&segments(&stage.dir_of("n2"))[0], in_an_entry);
         log.next_index()
     };
     let mut value = 200;
