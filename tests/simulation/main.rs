@@ -14,3 +14,5 @@
 #![expect(dead_code, reason = "the world and the oracles that use the history are being built")]
 
 mod history;
+mod runs;
+mod world;
