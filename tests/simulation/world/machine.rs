@@ -166,6 +166,14 @@ impl Machine {
         self.index.crash();
     }
 
+    /// Ends the process; the disk keeps everything, flushed or not.
+    pub(crate) fn kill(&mut self) {
+        if let Some(power) = self.power.take() {
+            power.host.lose_power();
+        }
+        self.disk.kill_process();
+    }
+
     /// Stops the node in good order.
     pub(crate) async fn stop(&mut self, patience: Duration) {
         let Some(power) = self.power.take() else { return };

@@ -1,6 +1,8 @@
 //! The world: machines, network and clock of one run, turned by one seed.
 
+mod faults;
 mod machine;
+mod witness;
 
 use std::time::Duration;
 
@@ -11,12 +13,20 @@ use quorate::transport::simulated::{Network, Weather};
 use tokio::runtime::{Builder, RngSeed};
 use tokio::time::Instant;
 
+use faults::client_address;
+pub(crate) use faults::Faults;
 pub(crate) use machine::{Machine, Plan, authority, door_of};
+pub(crate) use witness::Witness;
 
-use crate::history::{ClientId, Node, Recorder, Time};
+use crate::history::{ClientId, Ending, Node, Recorder, Time};
 
 /// The wall time at which every run begins.
 const WALL_MS: u64 = 1_700_000_000_000;
+
+/// How often the world is looked at while it comes to rest.
+const REST_LOOK: Duration = Duration::from_millis(100);
+/// What an election takes at most when nothing is wrong.
+const ELECTION: Duration = Duration::from_millis(600);
 
 /// One run's world.
 pub(crate) struct World {
@@ -25,6 +35,14 @@ pub(crate) struct World {
     pub(crate) recorder: Recorder,
     pub(crate) machines: Vec<Machine>,
     pub(crate) random: Random,
+    pub(crate) faults: Faults,
+    pub(crate) witness: Witness,
+    /// Clients from the first on that there may be.
+    pub(crate) clients: u16,
+    /// No faults any more.
+    pub(crate) is_calm: bool,
+    /// What must not happen and did.
+    pub(crate) trouble: Vec<String>,
 }
 
 /// Turns a world of so many nodes by this seed, under virtual time.
@@ -51,7 +69,19 @@ pub(crate) fn turn<T>(seed: u64, nodes: u8, live: impl AsyncFnOnce(World) -> T) 
         let flush = (Duration::from_millis(1), Duration::from_millis(3));
         let plan = Plan { nodes, clock, flush };
         let machines = (1..=nodes).map(|k| Machine::new(Node(k))).collect();
-        live(World { plan, network, recorder, machines, random }).await
+        let world = World {
+            plan,
+            network,
+            recorder,
+            machines,
+            random,
+            faults: Faults::none(),
+            witness: Witness::default(),
+            clients: 0,
+            is_calm: false,
+            trouble: Vec::new(),
+        };
+        live(world).await
     });
     drop(runtime);
     Network::install(None);
@@ -68,9 +98,71 @@ impl World {
     }
 
     /// The machine that a client runs on.
-    pub(crate) fn client_host(&self, client: ClientId) -> Host {
-        let [high, low] = client.0.to_be_bytes();
-        Host::new(client.to_string(), [10, 1, high, low].into())
+    pub(crate) fn client_host(&mut self, client: ClientId) -> Host {
+        self.clients = self.clients.max(client.0);
+        Host::new(client.to_string(), client_address(client))
+    }
+
+    /// Looks at every node that runs.
+    pub(crate) fn look(&mut self) {
+        for machine in &self.machines {
+            self.witness.look(machine, &self.recorder);
+        }
+    }
+
+    /// Ends all faults and waits until everything has come to rest: all nodes serve and hold the
+    /// same state, for at most so long. What does not come to rest is left for the oracles.
+    pub(crate) async fn come_to_rest(&mut self, patience: Duration, is_idle: impl Fn() -> bool) {
+        self.calm().await;
+        self.is_calm = true;
+        let calm_since = self.recorder.now();
+        let until = Instant::now() + patience;
+        while Instant::now() < until && !(is_idle() && self.is_at_rest()) {
+            tokio::time::sleep(REST_LOOK).await;
+            self.look();
+            self.carry_on().await;
+        }
+        let at_rest = self.is_at_rest();
+        if !at_rest {
+            self.trouble.push(format!("no rest: {}", self.restlessness()));
+        }
+        let nodes: Vec<Node> = self.machines.iter().map(|machine| machine.node).collect();
+        self.look();
+        for machine in &self.machines {
+            self.witness.look_at_disk(machine, at_rest, &self.recorder);
+            if let Some(running) = machine.running() {
+                Witness::look_at_state(machine.node, &running, &self.recorder);
+            }
+        }
+        let at = self.recorder.now();
+        let election_us = ELECTION.as_micros() as u64;
+        let ending = Ending { calm_since, election_us, nodes, at, probe: None };
+        self.recorder.write(|history| history.ending = Some(ending));
+    }
+
+    /// All nodes serve and have applied the same.
+    fn is_at_rest(&self) -> bool {
+        let mut applied = self.machines.iter().map(|machine| {
+            let running = machine.running()?;
+            let standing = running.replication.standing();
+            (standing.applied == standing.committed).then_some(standing.applied)
+        });
+        match applied.next() {
+            Some(Some(first)) => applied.all(|other| other == Some(first)),
+            _ => false,
+        }
+    }
+
+    /// Why it is not at rest, for people.
+    fn restlessness(&self) -> String {
+        let one = |machine: &Machine| match machine.running() {
+            Some(running) => {
+                let state = *running.replication.state().borrow();
+                format!("{} {state} {:?}", machine.node, running.replication.standing())
+            }
+            None => format!("{} not started, life {}", machine.node, machine.life),
+        };
+        self.machines.iter().map(one).collect::<Vec<_>>().join("; ")
     }
 
     /// Where clients go.
