@@ -60,13 +60,17 @@ use super::upkeep::snapshotter::Snapshotter;
 use crate::clock::{Clock, milliseconds};
 use crate::peer::{IncomingStream, Mesh, MeshSettings, ResetKey};
 use crate::protocol::peer_message::Hello;
-use crate::supervisor::{Exit, ExitCode, StopSignal, Supervisor};
+use crate::supervisor::{Exit, ExitCode, Next, StopSignal, Supervisor, Waiting};
 use crate::telemetry::event;
 
 /// How long the log writer waits for work before it looks whether it is to stop.
 const WRITER_WAIT: Duration = Duration::from_millis(100);
 /// How long the writer pauses while the disk is full.
 const FULL_PAUSE: Duration = Duration::from_millis(50);
+/// Where the writer may not wait: how often it looks for work, and the looks without any before it
+/// flushes the mark that it owes.
+const IDLE_PAUSE: Duration = Duration::from_millis(1);
+const IDLE_STEPS_BEFORE_MARK: u32 = 10;
 /// How long tasks have to end when the start fails.
 const GIVE_UP_PATIENCE: Duration = Duration::from_secs(1);
 /// Entries in one append request; bytes bound it before this does.
@@ -213,8 +217,10 @@ impl Store {
                 "a damaged snapshot was set aside"
             );
         }
-        let stopping = groups.storage.clone();
-        groups.storage.spawn_thread("log writer", move |stop| drive(writer, &stop, &stopping))?;
+        let mut driver = WriterDriver::new(writer, groups.storage.clone());
+        groups
+            .storage
+            .spawn_steps("log writer", move |stop, waiting| driver.step(stop, waiting))?;
         let cut = matches!(report.tail, Tail::Cut(_));
         Ok(Self { log, catalogue: Arc::new(catalogue), cut, is_empty })
     }
@@ -240,24 +246,46 @@ fn tell(report: &OpenReport, dir: &Path) {
     }
 }
 
-/// The writer's thread: group after group until the log is closed, or nothing can be flushed. A
-/// stop without a close, as after a start that failed, ends it between two groups.
-pub(super) fn drive(mut writer: Writer, stop: &StopSignal, supervisor: &Supervisor) {
-    loop {
-        match writer.step(Some(WRITER_WAIT)) {
-            Step::Idle { .. } if stop.is_stopped() => return,
-            Step::Idle { .. } | Step::Flushed { .. } | Step::Marked => {}
+/// The writer's work: group after group until the log is closed, or nothing can be flushed. A stop
+/// without a close, as after a start that failed, ends it between two groups.
+#[derive(Debug)]
+pub(super) struct WriterDriver {
+    writer: Writer,
+    supervisor: Supervisor,
+    /// Steps in a row that found nothing to do and were not allowed to wait.
+    idle: u32,
+}
+
+impl WriterDriver {
+    pub(super) fn new(writer: Writer, supervisor: Supervisor) -> Self {
+        Self { writer, supervisor, idle: 0 }
+    }
+
+    pub(super) fn step(&mut self, stop: &StopSignal, waiting: Waiting) -> Next {
+        let mut step = self.writer.step((waiting == Waiting::Allowed).then_some(WRITER_WAIT));
+        if let (Step::Idle { mark_owed: true }, Waiting::Forbidden) = (&step, waiting) {
+            self.idle += 1;
+            if self.idle >= IDLE_STEPS_BEFORE_MARK {
+                step = self.writer.flush_mark();
+            }
+        } else {
+            self.idle = 0;
+        }
+        match step {
+            Step::Idle { .. } if stop.is_stopped() => Next::Done,
+            Step::Idle { .. } => Next::Idle(IDLE_PAUSE),
+            Step::Flushed { .. } | Step::Marked => Next::Again,
             Step::Full(fault) => {
                 tracing::warn!(event = event::DISK_FULL, %fault, "the disk is full");
-                std::thread::sleep(FULL_PAUSE);
+                Next::Pause(FULL_PAUSE)
             }
             Step::Poisoned(poisoned) => {
                 tracing::error!(event = event::STORAGE_POISONED, %poisoned, "a flush failed");
-                supervisor
-                    .request_exit(Exit { code: ExitCode::POISONED, reason: poisoned.to_string() });
-                return;
+                let reason = poisoned.to_string();
+                self.supervisor.request_exit(Exit { code: ExitCode::POISONED, reason });
+                Next::Done
             }
-            Step::Closed => return,
+            Step::Closed => Next::Done,
         }
     }
 }
