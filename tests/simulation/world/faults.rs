@@ -162,7 +162,8 @@ impl World {
     /// Undoes what is due, and starts again what gave up.
     pub(crate) async fn carry_on(&mut self) {
         let now = Instant::now();
-        while let Some(entry) = self.faults.agenda.first_entry().filter(|entry| entry.key().0 <= now)
+        while let Some(entry) =
+            self.faults.agenda.first_entry().filter(|entry| entry.key().0 <= now)
         {
             match entry.remove() {
                 Later::Start(place) => {

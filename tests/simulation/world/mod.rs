@@ -13,8 +13,8 @@ use quorate::transport::simulated::{Network, Weather};
 use tokio::runtime::{Builder, RngSeed};
 use tokio::time::Instant;
 
-use faults::client_address;
 pub(crate) use faults::Faults;
+use faults::client_address;
 pub(crate) use machine::{Machine, Plan, authority, door_of};
 pub(crate) use witness::Witness;
 
