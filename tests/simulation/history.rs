@@ -257,8 +257,10 @@ pub(crate) struct LogView {
     pub(crate) node: Option<Node>,
     /// When.
     pub(crate) at: Time,
-    /// In ascending order without a hole. Begins after what was purged or came as a snapshot; may
-    /// also begin where the last look at the same node ended.
+    /// The first entry that the node still held: what is before it was purged, or came as a snapshot.
+    pub(crate) first: u64,
+    /// In ascending order without a hole. May begin later than `first`: where the last look at the
+    /// same node ended, less what may have changed since.
     pub(crate) entries: Vec<Entry>,
     /// What the node knew as committed.
     pub(crate) committed: u64,

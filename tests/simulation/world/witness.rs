@@ -74,7 +74,8 @@ impl Witness {
         let known = self.committed.get(&node).copied().unwrap_or(0);
         let committed = known.min(entries.last().map_or(0, |last| last.index));
         recorder.write(|history| {
-            let view = LogView { node: Some(node), at, entries, committed, is_final };
+            let first = log.first_index();
+            let view = LogView { node: Some(node), at, first, entries, committed, is_final };
             history.logs.push(view);
             if report.hard_state_proven {
                 history.consensus.votes.extend(self.vote(&log, node, at));
