@@ -5,10 +5,13 @@
 //! gives the same run. A seed holds for one thread, on which the whole simulated world runs.
 
 use std::cell::Cell;
+use std::hash::{BuildHasher, DefaultHasher, Hasher};
 
 thread_local! {
     /// Where the sequence of a simulated run stands; none: the operating system is asked.
     static SEQUENCE: Cell<Option<u64>> = const { Cell::new(None) };
+    /// The key of this thread's hash maps, once one was made.
+    static HASH_KEY: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 /// Fills `bytes` with random ones.
@@ -43,6 +46,37 @@ pub fn number() -> Result<u64, getrandom::Error> {
 #[doc(hidden)]
 pub fn seed_this_thread(seed: Option<u64>) {
     SEQUENCE.set(seed);
+    HASH_KEY.set(None);
+}
+
+/// A hash map whose order is by chance, so that nobody can choose keys that collide, and by the
+/// seed's chance in a simulated run.
+pub type HashMap<K, V> = std::collections::HashMap<K, V, Keyed>;
+
+/// Makes hashers with a secret key.
+#[derive(Debug, Clone, Copy)]
+pub struct Keyed(u64);
+
+impl Default for Keyed {
+    fn default() -> Self {
+        let key = HASH_KEY.get().unwrap_or_else(|| {
+            // Without randomness maps still work.
+            let key = number().unwrap_or_default();
+            HASH_KEY.set(Some(key));
+            key
+        });
+        Self(key)
+    }
+}
+
+impl BuildHasher for Keyed {
+    type Hasher = DefaultHasher;
+
+    fn build_hasher(&self) -> DefaultHasher {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.0);
+        hasher
+    }
 }
 
 /// splitmix64.
@@ -71,5 +105,17 @@ mod tests {
         assert_eq!(elsewhere, None);
         seed_this_thread(None);
         assert_ne!(drawn(), drawn());
+    }
+
+    #[test]
+    fn the_order_of_a_map_is_the_seed_s() {
+        let order = |seed| -> Vec<u32> {
+            seed_this_thread(Some(seed));
+            let map: HashMap<u32, ()> = (0..64).map(|key| (key, ())).collect();
+            map.into_keys().collect()
+        };
+        assert_eq!(order(1), order(1));
+        assert_ne!(order(1), order(2));
+        seed_this_thread(None);
     }
 }

@@ -4,7 +4,7 @@
 //! Plain state without I/O. It takes decoded frames of the event stream and of bulk streams, drops
 //! what was seen before, and leaves batches of events for each local stream.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use crate::domain::id::{Index, Lineage, Position, TopicId};
 use crate::domain::selector::Selector;
 use crate::domain::topic::path::TopicPath;
 use crate::domain::topic::specification::TopicType;
+use crate::entropy::HashMap;
 use crate::protocol::delivery::{self, BulkMessage, EventMessage, NotifiedChange};
 use crate::protocol::topic::WireSpecification;
 
@@ -133,8 +134,8 @@ impl Deliveries {
             newest_listener: None,
             complete: from,
             began: false,
-            topics: HashMap::new(),
-            bulks: HashMap::new(),
+            topics: HashMap::default(),
+            bulks: HashMap::default(),
             subscriptions: BTreeMap::new(),
             next_subscription: 1,
         }

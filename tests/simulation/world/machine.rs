@@ -177,6 +177,8 @@ impl Machine {
     /// Stops the node in good order.
     pub(crate) async fn stop(&mut self, patience: Duration) {
         let Some(power) = self.power.take() else { return };
+        // Who is to stop must be able to.
+        power.host.resume();
         let running = power.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(node) = running {
             let stopping = power.host.attach(async move {
