@@ -14,12 +14,13 @@
 //! - [`history`] is the only thing that the world and the oracles share: plain data.
 //! - [`oracles`] are pure functions of it, one file for each property; [`replay`] is what they hold
 //!   the nodes' answers, states and events against.
+//! - [`world`] turns machines, network, disks and faults; [`workload`] is what clients do in it;
+//!   [`runs`] puts them together and has the history judged.
 //! - [`model`] makes up histories that are right, which no oracle may refuse, and into which the
 //!   tests of each oracle plant the faults that it must find.
 //! - [`dice`] turn a seed into choices.
 
 #![cfg(feature = "server")]
-#![expect(dead_code, reason = "the world that writes histories is being built")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
 mod dice;
@@ -28,4 +29,5 @@ mod model;
 mod oracles;
 mod replay;
 mod runs;
+mod workload;
 mod world;

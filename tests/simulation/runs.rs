@@ -1,162 +1,281 @@
-//! Runs.
+//! Runs: a world, its clients and its faults, turned by a seed and then judged.
+//!
+//! ```text
+//! QUORATE_SEED=17 cargo test --release --test simulation -- replay --nocapture     one seed
+//! QUORATE_SEEDS=2000 cargo test --release --test simulation -- seeds --nocapture   many, with counts
+//! ```
+//!
+//! `QUORATE_FIRST` is the first seed of many. Seeds that found something stay in `regressions.txt`.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use quorate::client::{Client, ClientConfig, Value};
-use quorate::domain::topic::path::TopicPath;
-use quorate::domain::topic::specification::{Specification, TopicType};
+use quorate::client::ClientConfig;
+use quorate::transport::simulated::Counts;
+use tokio::sync::watch;
 
-use crate::history::{ClientId, Happening};
-use crate::world::{Faults, authority, turn};
+use crate::dice::Dice;
+use crate::history::{ClientId, History};
+use crate::oracles::judge;
+use crate::workload::{PROBE_STREAM, Phase, Workload};
+use crate::world::{Faults, World, authority, turn};
 
-fn quiet_run(seed: u64) -> (u64, u64, Vec<String>) {
-    turn(seed, 3, async |mut world| {
-        world.start_all();
-        let host = world.client_host(ClientId(1));
-        let config = ClientConfig::new(world.doors(), authority());
-        let body = host.attach(async move {
-            let client = Client::connect(config).await.unwrap();
-            let path = TopicPath::parse("a/b").unwrap();
-            let specification = Specification::plain(TopicType::Int64);
-            client.add_topic(&path, &specification).await.unwrap();
-            let mut last = 0;
-            for k in 0..200_i64 {
-                let set = client.set(&path, Value::Int64(k)).await.unwrap();
-                last = set.index.0;
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            last
-        });
-        let last = tokio::time::timeout(Duration::from_secs(60), body).await;
-        let tail = world.network.trace_tail();
-        (last.unwrap_or(0), world.network.trace_hash(), tail)
-    })
-}
+/// Clients of a run, the probe not counted.
+const CLIENTS: u16 = 4;
+/// From the start to the first fault, under faults, and in the calm until nothing new is sent.
+const FOUNDING: Duration = Duration::from_secs(2);
+const STORM: Duration = Duration::from_secs(40);
+const CALM: Duration = Duration::from_secs(8);
+/// What coming to rest may take after that.
+const REST: Duration = Duration::from_secs(60);
+/// Real time after which a seed hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(300);
+/// Runs beside each other, each in a thread of its own.
+const THREADS: u64 = 2;
+/// Newest deliveries that a failure shows.
+const TAIL: usize = 60;
 
-#[test]
-fn three_nodes_form_a_cluster_and_take_writes_the_same_way_twice() {
-    let started = std::time::Instant::now();
-    let (last, hash, tail) = quiet_run(1);
-    println!("{} ms, index {last}, {hash:016x}", started.elapsed().as_millis());
-    assert_ne!(last, 0, "{}", tail.join("\n"));
-    let (again, hash_again, tail_again) = quiet_run(1);
-    println!("{again} {hash_again:016x}");
-    if hash != hash_again {
-        println!("{}\n-----\n{}", tail.join("\n"), tail_again.join("\n"));
-    }
-    assert_eq!((last, hash), (again, hash_again));
-}
-
-/// What a stormy run came to.
+/// What a run came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Result {
-    acked: u64,
-    trouble: Vec<String>,
+struct Report {
+    seed: u64,
+    /// Of every delivery; two runs of a seed have the same.
     hash: u64,
+    operations: usize,
+    simulated: Duration,
+    faults: BTreeMap<&'static str, u64>,
+    network: Counts,
+    violations: Vec<String>,
+    /// What happened, and the newest deliveries.
+    trace: Vec<String>,
 }
 
-fn stormy_run(seed: u64, nodes: u8) -> (Result, Vec<String>, String) {
-    turn(seed, nodes, async |mut world| {
-        world.start_all();
-        let stop = Arc::new(AtomicBool::new(false));
-        let live = Arc::new(AtomicU64::new(0));
-        let acked = Arc::new(std::sync::Mutex::new(Vec::new()));
-        for k in 1..=3_u16 {
-            let host = world.client_host(ClientId(k));
-            let doors = world.doors();
-            let (stop, live, acked) = (Arc::clone(&stop), Arc::clone(&live), Arc::clone(&acked));
-            live.fetch_add(1, Ordering::Relaxed);
-            let body = host.attach(async move {
-                let mut value = i64::from(k) << 32;
-                let path = TopicPath::parse(&format!("a/{k}")).unwrap();
-                let specification = Specification::plain(TopicType::Int64);
-                while !stop.load(Ordering::Relaxed) {
-                    let config = ClientConfig::new(doors.clone(), authority());
-                    let Ok(client) = Client::connect(config).await else {
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                        continue;
-                    };
-                    if client.add_topic(&path, &specification).await.is_err() {
-                        continue;
-                    }
-                    while !stop.load(Ordering::Relaxed) {
-                        value += 1;
-                        match client.set(&path, Value::Int64(value)).await {
-                            Ok(set) => acked.lock().unwrap().push((set.index.0 >> 16, k, value)),
-                            Err(_) => break,
+impl Report {
+    /// A run that did not come to its end.
+    fn broken(seed: u64, what: String) -> Self {
+        Self {
+            seed,
+            hash: 0,
+            operations: 0,
+            simulated: Duration::ZERO,
+            faults: BTreeMap::new(),
+            network: Counts::default(),
+            violations: vec![what],
+            trace: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, hash, operations, .. } = self;
+        for line in &self.trace {
+            writeln!(formatter, "{line}")?;
+        }
+        for violation in &self.violations {
+            writeln!(formatter, "seed {seed}: {violation}")?;
+        }
+        writeln!(formatter, "seed {seed}: {operations} operations, trace {hash:016x}")?;
+        write!(
+            formatter,
+            "QUORATE_SEED={seed} cargo test --release --test simulation -- replay --nocapture"
+        )
+    }
+}
+
+/// Five nodes for every third seed, three for the others.
+fn nodes_of(seed: u64) -> u8 {
+    if seed.is_multiple_of(3) { 5 } else { 3 }
+}
+
+fn run(seed: u64) -> Report {
+    let running = AssertUnwindSafe(|| turn(seed, nodes_of(seed), live));
+    let outcome = std::panic::catch_unwind(running);
+    outcome.map_or_else(
+        |panic| {
+            let words = panic.downcast_ref::<String>().cloned();
+            let words = words.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+            Report::broken(seed, format!("the world panicked: {}", words.unwrap_or_default()))
+        },
+        |report| Report { seed, ..report },
+    )
+}
+
+async fn live(mut world: World) -> Report {
+    let (phase, phases) = watch::channel(Phase::Busy);
+    let workload = Workload::new(world.recorder.clone(), phases);
+    let mut dice = Dice::new(world.random.next());
+    world.start_all();
+    for number in 1..=CLIENTS {
+        let id = ClientId(number);
+        let config = ClientConfig::new(world.doors(), authority());
+        let program = workload.clone().client(id, config, dice.fork());
+        world.run_program(id, program);
+    }
+    world.storm(FOUNDING).await;
+    world.faults = Faults::mixed(&mut world.random);
+    world.storm(STORM).await;
+    world.calm();
+    let probe = ClientId(CLIENTS + 1);
+    world.probe = Some((probe, PROBE_STREAM));
+    let config = ClientConfig::new(world.doors(), authority());
+    let program = workload.clone().probe(probe, config);
+    world.run_program(probe, program);
+    world.storm(CALM).await;
+    phase.send_replace(Phase::Quiet);
+    world.come_to_rest(REST, || workload.is_idle()).await;
+    phase.send_replace(Phase::Over);
+    report(&world)
+}
+
+fn report(world: &World) -> Report {
+    let history = world.recorder.history();
+    let mut violations = world.trouble.clone();
+    violations.extend(judge(&history).iter().map(ToString::to_string));
+    let mut trace = incidents(&history);
+    let tail = world.network.trace_tail();
+    trace.extend(tail.into_iter().rev().take(TAIL).rev());
+    Report {
+        seed: 0,
+        hash: world.network.trace_hash(),
+        operations: history.operations.len(),
+        simulated: Duration::from_micros(world.recorder.now().0),
+        faults: world.faults_begun(),
+        network: world.network.counts(),
+        violations,
+        trace,
+    }
+}
+
+fn incidents(history: &History) -> Vec<String> {
+    let line = |incident: &crate::history::Incident| format!("{} {:?}", incident.at, incident.what);
+    history.incidents.iter().map(line).collect()
+}
+
+/// Runs seeds beside each other and prints what they came to together; gives those that failed.
+fn run_all(seeds: &[u64], check_twice: bool) -> Vec<u64> {
+    let next = AtomicU64::new(0);
+    let (reports, finished) = mpsc::sync_channel::<Report>(THREADS as usize);
+    let mut total = Total::default();
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            let (next, reports) = (&next, reports.clone());
+            scope.spawn(move || {
+                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    let mut report = run(*seed);
+                    if check_twice {
+                        let again = run(*seed);
+                        if again.hash != report.hash || again.operations != report.operations {
+                            report.violations.push("two runs of it differ".to_owned());
                         }
-                        tokio::time::sleep(Duration::from_millis(20)).await;
                     }
+                    reports.send(report).expect("somebody listens until the last report");
                 }
-                live.fetch_sub(1, Ordering::Relaxed);
             });
-            #[expect(clippy::disallowed_methods, reason = "a client's program")]
-            tokio::spawn(body);
         }
-        world.storm(Duration::from_secs(2)).await;
-        world.faults = Faults::mixed(&mut world.random);
-        world.storm(Duration::from_secs(38)).await;
-        stop.store(true, Ordering::Relaxed);
-        world.come_to_rest(Duration::from_secs(30), || live.load(Ordering::Relaxed) == 0).await;
-        let mut trouble = world.trouble.clone();
-        let history = world.recorder.history();
-        let finals = history.states.finals.clone();
-        for pair in finals.windows(2) {
-            if pair[0].content != pair[1].content {
-                trouble.push(format!("{} and {} differ", pair[0].node, pair[1].node));
-            }
-        }
-        let acked = acked.lock().unwrap().clone();
-        if let Some(state) = finals.first() {
-            let mut best = std::collections::BTreeMap::new();
-            for (index, k, value) in &acked {
-                best.insert(format!("a/{k}"), (*index, *value));
-            }
-            for (path, (index, value)) in best {
-                let held = state.topics.get(&path);
-                if held.is_none_or(|(held, at)| held.unwrap_or(0) < value || at.0 >> 16 < index) {
-                    trouble.push(format!("{path} was acked as {value} at {index}, is {held:?}"));
+        drop(reports);
+        loop {
+            match finished.recv_timeout(HANGS_AFTER) {
+                Ok(report) => total.add(&report),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    let begun = next.load(Ordering::Relaxed);
+                    println!("one of the newest of the {begun} seeds that began does not end");
+                    // A thread that spins cannot be ended in any other way.
+                    std::process::exit(101);
                 }
             }
         }
-        let mut tail = world.network.trace_tail();
-        for incident in &history.incidents {
-            if !matches!(incident.what, Happening::Calm) {
-                tail.push(format!("{} {:?}", incident.at, incident.what));
-            }
+    });
+    println!("{total}");
+    total.failed
+}
+
+/// What many runs came to.
+#[derive(Debug, Default)]
+struct Total {
+    seeds: u64,
+    operations: usize,
+    simulated: Duration,
+    faults: BTreeMap<&'static str, u64>,
+    network: Counts,
+    failed: Vec<u64>,
+}
+
+impl Total {
+    fn add(&mut self, report: &Report) {
+        self.seeds += 1;
+        self.operations += report.operations;
+        self.simulated += report.simulated;
+        for (kind, count) in &report.faults {
+            *self.faults.entry(kind).or_default() += count;
         }
-        let counts = format!("{:?} {:?}", world.faults.begun, world.network.counts());
-        let hash = world.network.trace_hash();
-        (Result { acked: acked.len() as u64, trouble, hash }, tail, counts)
-    })
+        self.network.add(&report.network);
+        if !report.violations.is_empty() {
+            println!("{report}");
+            self.failed.push(report.seed);
+        }
+    }
+}
+
+impl fmt::Display for Total {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seeds, operations, simulated, network, failed, .. } = self;
+        let hours = simulated.as_secs_f64() / 3_600.0;
+        write!(formatter, "{seeds} seeds, {hours:.2} simulated hours, {operations} operations;")?;
+        let faults = self.faults.iter().map(|(kind, count)| format!(" {count} × {kind}"));
+        write!(formatter, "{};", faults.collect::<Vec<_>>().join(","))?;
+        write!(formatter, " {network}; {} failed", failed.len())?;
+        if failed.is_empty() { Ok(()) } else { write!(formatter, ": {failed:?}") }
+    }
+}
+
+fn number_from(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// A debug build takes its time for each seed, and plain `cargo test` must end soon.
+fn count(debug: u64, release: u64) -> u64 {
+    if cfg!(debug_assertions) { debug } else { release }
 }
 
 #[test]
-fn storms() {
-    let first: u64 = std::env::var("QUORATE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
-    let count: u64 = std::env::var("QUORATE_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(2);
-    let verbose = std::env::var("QUORATE_TRACE").is_ok();
-    let twice = std::env::var("QUORATE_TWICE").is_ok();
-    let mut failed = Vec::new();
-    for seed in first..first + count {
-        let started = std::time::Instant::now();
-        let (result, tail, counts) = stormy_run(seed, if seed % 3 == 0 { 5 } else { 3 });
-        println!("seed {seed}: {} ms, {result:?} {counts}", started.elapsed().as_millis());
-        if verbose {
-            println!("{}", tail.join("\n"));
-        }
-        if !result.trouble.is_empty() {
-            failed.push(seed);
-        }
-        if twice {
-            let (again, ..) = stormy_run(seed, if seed % 3 == 0 { 5 } else { 3 });
-            if again != result {
-                println!("seed {seed} differs: {again:?}");
-                failed.push(seed);
-            }
-        }
-    }
-    assert!(failed.is_empty(), "{failed:?}");
+fn seeds() {
+    let first = number_from("QUORATE_FIRST").unwrap_or(1);
+    let count = number_from("QUORATE_SEEDS").unwrap_or_else(|| count(4, 300));
+    let seeds: Vec<u64> = (first..first + count).collect();
+    let failed = run_all(&seeds, false);
+    assert!(failed.is_empty(), "seeds that failed: {failed:?}");
+}
+
+#[test]
+fn two_runs_of_a_seed_are_identical() {
+    let seeds: Vec<u64> = (1_000_001..1_000_001 + count(2, 20)).collect();
+    let failed = run_all(&seeds, true);
+    assert!(failed.is_empty(), "seeds that failed: {failed:?}");
+}
+
+#[test]
+fn regressions() {
+    let known = include_str!("regressions.txt").lines();
+    let seeds: Vec<u64> = known
+        .filter_map(|line| line.split('#').next())
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| line.trim().parse().expect("each line begins with a seed"))
+        .take(count(3, u64::MAX) as usize)
+        .collect();
+    let failed = run_all(&seeds, false);
+    assert!(failed.is_empty(), "seeds that failed: {failed:?}");
+}
+
+/// One seed, with all that happened.
+#[test]
+fn replay() {
+    let report = run(number_from("QUORATE_SEED").unwrap_or(1));
+    println!("{report}");
+    assert!(report.violations.is_empty(), "{:?}", report.violations);
 }

@@ -1,6 +1,7 @@
 //! How links behave, and the trace of what they carried.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -59,6 +60,31 @@ pub struct Counts {
     pub timed_out: u64,
     /// Connections of which the other side knew nothing any more.
     pub forgotten: u64,
+}
+
+impl Counts {
+    /// Adds what another network did.
+    pub fn add(&mut self, other: &Self) {
+        self.delivered += other.delivered;
+        self.lost += other.lost;
+        self.reordered += other.reordered;
+        self.duplicated += other.duplicated;
+        self.stalled += other.stalled;
+        self.timed_out += other.timed_out;
+        self.forgotten += other.forgotten;
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { delivered, lost, reordered, duplicated, stalled, timed_out, forgotten } = self;
+        write!(
+            formatter,
+            "{delivered} parcels, of which {lost} lost, {reordered} overtaken, {stalled} held up by \
+             a cut; {duplicated} dials doubled, {timed_out} connections ended by silence, \
+             {forgotten} forgotten by a restart"
+        )
+    }
 }
 
 /// The weather, and the chance that makes it.

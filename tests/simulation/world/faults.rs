@@ -21,7 +21,7 @@ use quorate::transport::simulated::Weather;
 use tokio::time::Instant;
 
 use super::machine::address_of;
-use super::{Random, World};
+use super::{Glance, Random, World};
 use crate::history::{ClientId, Happening};
 
 /// How often the world is looked at and a fault may begin.
@@ -145,7 +145,7 @@ impl World {
     }
 
     /// Undoes every fault and starts what is off.
-    pub(crate) async fn calm(&mut self) {
+    pub(crate) fn calm(&mut self) {
         self.faults.agenda.clear();
         self.network.heal();
         self.network.set_weather(Weather::default());
@@ -155,8 +155,10 @@ impl World {
                 self.power_cut(place);
             }
         }
-        self.recorder.happened(Happening::Calm);
         self.start_all();
+        self.recorder.happened(Happening::Calm);
+        self.calm_since = self.recorder.now();
+        self.is_calm = true;
     }
 
     /// Undoes what is due, and starts again what gave up.
@@ -228,7 +230,7 @@ impl World {
             self.recorder.happened(Happening::Crashed { node: machine.node });
             machine.crash(seed);
             self.network.unplug(address_of(machine.node));
-            self.witness.look_at_disk(machine, false, &self.recorder);
+            self.witness.look_at_disk(machine, Glance::Off, &self.recorder);
         }
     }
 

@@ -4,6 +4,7 @@ mod faults;
 mod machine;
 mod witness;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quorate::clock::Clock;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 pub(crate) use faults::Faults;
 use faults::client_address;
 pub(crate) use machine::{Machine, Plan, authority, door_of};
-pub(crate) use witness::Witness;
+pub(crate) use witness::{Glance, Witness};
 
 use crate::history::{ClientId, Ending, Node, Recorder, Time};
 
@@ -25,6 +26,8 @@ const WALL_MS: u64 = 1_700_000_000_000;
 
 /// How often the world is looked at while it comes to rest.
 const REST_LOOK: Duration = Duration::from_millis(100);
+/// Looks at all nodes for one at a disk.
+const LOOKS_PER_DISK: u64 = 40;
 /// What an election takes at most when nothing is wrong.
 const ELECTION: Duration = Duration::from_millis(600);
 
@@ -39,8 +42,12 @@ pub(crate) struct World {
     pub(crate) witness: Witness,
     /// Clients from the first on that there may be.
     pub(crate) clients: u16,
+    looks: u64,
     /// No faults any more.
     pub(crate) is_calm: bool,
+    calm_since: Time,
+    /// The stream that shows in the end that subscriptions work.
+    pub(crate) probe: Option<(ClientId, u32)>,
     /// What must not happen and did.
     pub(crate) trouble: Vec<String>,
 }
@@ -78,7 +85,10 @@ pub(crate) fn turn<T>(seed: u64, nodes: u8, live: impl AsyncFnOnce(World) -> T) 
             faults: Faults::none(),
             witness: Witness::default(),
             clients: 0,
+            looks: 0,
             is_calm: false,
+            calm_since: Time(0),
+            probe: None,
             trouble: Vec::new(),
         };
         live(world).await
@@ -98,24 +108,48 @@ impl World {
     }
 
     /// The machine that a client runs on.
-    pub(crate) fn client_host(&mut self, client: ClientId) -> Host {
+    fn client_host(&mut self, client: ClientId) -> Host {
         self.clients = self.clients.max(client.0);
         Host::new(client.to_string(), client_address(client))
     }
 
-    /// Looks at every node that runs.
+    /// Runs a client's program on a machine of its own.
+    pub(crate) fn run_program(
+        &mut self,
+        client: ClientId,
+        program: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let host = self.client_host(client);
+        let program = host.attach(program);
+        #[expect(clippy::disallowed_methods, reason = "a program is no part of the product")]
+        tokio::spawn(program);
+    }
+
+    /// How often each kind of fault began.
+    pub(crate) fn faults_begun(&self) -> BTreeMap<&'static str, u64> {
+        self.faults.begun.clone()
+    }
+
+    /// Looks at every node that runs, and now and then at the disk of one of them: often enough
+    /// that no entry is purged before somebody has seen it.
     pub(crate) fn look(&mut self) {
         for machine in &self.machines {
             self.witness.look(machine, &self.recorder);
         }
+        self.looks += 1;
+        if self.looks % LOOKS_PER_DISK == 0 {
+            let count = self.machines.len() as u64;
+            let place = (self.looks / LOOKS_PER_DISK) % count;
+            let machine = &self.machines[place as usize];
+            if machine.is_on() {
+                self.witness.look_at_disk(machine, Glance::Running, &self.recorder);
+            }
+        }
     }
 
-    /// Ends all faults and waits until everything has come to rest: all nodes serve and hold the
-    /// same state, for at most so long. What does not come to rest is left for the oracles.
+    /// Waits in the calm until everything has come to rest: all nodes serve and hold the same state,
+    /// for at most so long. What does not come to rest is left for the oracles.
     pub(crate) async fn come_to_rest(&mut self, patience: Duration, is_idle: impl Fn() -> bool) {
-        self.calm().await;
-        self.is_calm = true;
-        let calm_since = self.recorder.now();
         let until = Instant::now() + patience;
         while Instant::now() < until && !(is_idle() && self.is_at_rest()) {
             tokio::time::sleep(REST_LOOK).await;
@@ -129,14 +163,16 @@ impl World {
         let nodes: Vec<Node> = self.machines.iter().map(|machine| machine.node).collect();
         self.look();
         for machine in &self.machines {
-            self.witness.look_at_disk(machine, at_rest, &self.recorder);
+            let glance = if at_rest { Glance::Final } else { Glance::Running };
+            self.witness.look_at_disk(machine, glance, &self.recorder);
             if let Some(running) = machine.running() {
                 Witness::look_at_state(machine.node, &running, &self.recorder);
             }
         }
         let at = self.recorder.now();
         let election_us = ELECTION.as_micros() as u64;
-        let ending = Ending { calm_since, election_us, nodes, at, probe: None };
+        let (calm_since, probe) = (self.calm_since, self.probe);
+        let ending = Ending { calm_since, election_us, nodes, at, probe };
         self.recorder.write(|history| history.ending = Some(ending));
     }
 

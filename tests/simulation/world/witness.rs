@@ -18,6 +18,17 @@ const READ_BYTES: usize = 4 << 20;
 /// What a hard state's record looks like: version u8 · term u64 · node u64 · committed u8.
 const VOTE_BYTES: usize = 18;
 
+/// On which occasion somebody looks at a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Glance {
+    /// The node runs: what its disk holds may be unflushed.
+    Running,
+    /// The node is off: what its disk holds is all that is left.
+    Off,
+    /// Everything has come to rest.
+    Final,
+}
+
 /// Who belongs to the cluster, once somebody is known to do.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
@@ -62,7 +73,7 @@ impl Witness {
     }
 
     /// Looks at what a node's disk holds.
-    pub(crate) fn look_at_disk(&mut self, machine: &Machine, is_final: bool, recorder: &Recorder) {
+    pub(crate) fn look_at_disk(&mut self, machine: &Machine, glance: Glance, recorder: &Recorder) {
         let Some((cluster, lineage)) = self.cluster else { return };
         let (node, at) = (machine.node, recorder.now());
         let disk = Arc::new(machine.disk.fork());
@@ -75,9 +86,10 @@ impl Witness {
         let committed = known.min(entries.last().map_or(0, |last| last.index));
         recorder.write(|history| {
             let first = log.first_index();
+            let is_final = glance == Glance::Final;
             let view = LogView { node: Some(node), at, first, entries, committed, is_final };
             history.logs.push(view);
-            if report.hard_state_proven {
+            if glance != Glance::Running && report.hard_state_proven {
                 history.consensus.votes.extend(self.vote(&log, node, at));
             }
         });
