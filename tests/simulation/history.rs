@@ -494,11 +494,9 @@ impl Recorder {
         self.write(|history| history.clone())
     }
 
-    /// A request was made just now; its outcome is unknown.
+    /// A request was sent; its outcome is unknown. It may have been called for a while ago.
     pub(crate) fn called(&self, operation: Operation) -> OperationId {
-        let called = self.now();
-        let operation =
-            Operation { called, answered: None, outcome: Outcome::Unknown, ..operation };
+        let operation = Operation { answered: None, outcome: Outcome::Unknown, ..operation };
         self.write(|history| {
             history.operations.push(operation);
             OperationId(history.operations.len() - 1)
