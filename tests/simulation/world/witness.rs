@@ -73,7 +73,7 @@ impl Witness {
     }
 
     /// Looks at what a node's disk holds.
-    pub(crate) fn look_at_disk(&mut self, machine: &Machine, is_final: bool, recorder: &Recorder) {
+    pub(crate) fn look_at_disk(&mut self, machine: &Machine, glance: Glance, recorder: &Recorder) {
         let Some((cluster, lineage)) = self.cluster else { return };
         let (node, at) = (machine.node, recorder.now());
         let disk = Arc::new(machine.disk.fork());
