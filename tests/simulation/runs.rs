@@ -92,8 +92,21 @@ fn nodes_of(seed: u64) -> u8 {
     if seed.is_multiple_of(3) { 5 } else { 3 }
 }
 
+/// A fault of the product itself, put in to see it found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Planted {
+    Nothing,
+    /// Flushes report success and do nothing.
+    LyingFlush,
+}
+
 fn run(seed: u64) -> Report {
-    let running = AssertUnwindSafe(|| turn(seed, nodes_of(seed), live));
+    run_with(seed, Planted::Nothing)
+}
+
+fn run_with(seed: u64, planted: Planted) -> Report {
+    let living = async |world: World| live(world, planted).await;
+    let running = AssertUnwindSafe(|| turn(seed, nodes_of(seed), living));
     let outcome = std::panic::catch_unwind(running);
     outcome.map_or_else(
         |panic| {
@@ -105,7 +118,10 @@ fn run(seed: u64) -> Report {
     )
 }
 
-async fn live(mut world: World) -> Report {
+async fn live(mut world: World, planted: Planted) -> Report {
+    if planted == Planted::LyingFlush {
+        world.machines.iter().for_each(|machine| machine.disk.lie_about_flushes());
+    }
     let (phase, phases) = watch::channel(Phase::Busy);
     let workload = Workload::new(world.recorder.clone(), phases);
     let mut dice = Dice::new(world.random.next());
@@ -270,6 +286,18 @@ fn regressions() {
         .collect();
     let failed = run_all(&seeds, false);
     assert!(failed.is_empty(), "seeds that failed: {failed:?}");
+}
+
+/// The oracles bite: a disk that acknowledges what it does not keep is found by what is lost.
+#[test]
+fn a_disk_that_lies_about_its_flushes_is_found() {
+    let oracles = ["acknowledged survives", "replay", "log matching", "nothing goes back"];
+    let is_found = |seed: u64| {
+        let report = run_with(seed, Planted::LyingFlush);
+        let by_oracle = |text: &String| oracles.iter().any(|oracle| text.starts_with(oracle));
+        report.violations.iter().any(by_oracle)
+    };
+    assert!((1..=10).any(is_found), "ten runs over lying disks, and nobody noticed");
 }
 
 /// One seed, with all that happened.

@@ -239,16 +239,20 @@ impl Session {
                 let Ok(pending) = sent else { break };
                 waiting.push(self.answer(called, pending));
             }
-            let pause = Duration::from_millis(dice.within(1, 400));
-            let drain = async { while waiting.next().await.is_some() {} };
+            // Sometimes everything is answered before more is sent.
             if dice.percent(30) {
-                drain.await;
-            } else {
-                tokio::select! {
-                    () = drain => {}
-                    () = tokio::time::sleep(pause) => {}
-                    () = self.ended(Phase::Quiet) => {}
-                }
+                while waiting.next().await.is_some() {}
+            }
+            // Answers are taken as they come, also while nothing is sent.
+            let taking = async {
+                while waiting.next().await.is_some() {}
+                std::future::pending::<()>().await;
+            };
+            let pause = Duration::from_millis(dice.within(5, 600));
+            tokio::select! {
+                () = taking => {}
+                () = tokio::time::sleep(pause) => {}
+                () = self.ended(Phase::Quiet) => {}
             }
         }
         while waiting.next().await.is_some() {}
