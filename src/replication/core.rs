@@ -100,7 +100,7 @@ impl Core {
         ConsensusStanding {
             term: metrics.current_term,
             leads: metrics.state.is_leader(),
-            committed: metrics.cluster_committed.as_ref().map_or(0, |id| id.index()),
+            committed: metrics.local_committed.as_ref().map_or(0, |id| id.index()),
             applied: self.applied.view().applied(),
             unanswered: self.pending.unanswered(),
         }

@@ -197,6 +197,13 @@ impl Replication {
         self.core.client_reset_key
     }
 
+    /// This node's log, to be read; what a test of many nodes compares.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn log(&self) -> &quorate_storage::Log {
+        &self.core.log
+    }
+
     /// Where this node stands in consensus at this moment; what a test of many nodes compares.
     #[doc(hidden)]
     #[must_use]

@@ -126,7 +126,7 @@ pub struct ConsensusStanding {
     pub term: u64,
     /// It holds itself for the leader of this term.
     pub leads: bool,
-    /// The newest entry that it knows to be committed.
+    /// The newest entry that it holds and knows to be committed.
     pub committed: u64,
     /// The newest entry that it has applied.
     pub applied: u64,

@@ -56,6 +56,8 @@ pub(crate) struct History {
     pub(crate) operations: Vec<Operation>,
     /// The streams of events that clients had.
     pub(crate) streams: Vec<Stream>,
+    /// The sessions that have ended.
+    pub(crate) sessions: Vec<SessionEnd>,
     /// What the nodes' logs held, each time that somebody looked; the last look at each node is
     /// after everything has come to rest.
     pub(crate) logs: Vec<LogView>,
@@ -248,6 +250,23 @@ pub(crate) enum Heard {
     Lagged { skipped: u64 },
     /// The session goes on over another connection; nothing is missing. A resume mark.
     Moved,
+}
+
+/// A session that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SessionEnd {
+    /// Whose.
+    pub(crate) client: ClientId,
+    /// Which.
+    pub(crate) session: SessionId,
+    /// Since when no node had served it; when it ended, if one did until then.
+    pub(crate) lost: Time,
+    /// When its client learnt of the end.
+    pub(crate) ended: Time,
+    /// How long it is to outlive its connection.
+    pub(crate) reconnect_us: u64,
+    /// The cluster's reason; none: its client found no node in time.
+    pub(crate) by_cluster: Option<String>,
 }
 
 /// One look at a node's log.

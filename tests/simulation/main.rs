@@ -27,6 +27,7 @@ mod dice;
 mod history;
 mod model;
 mod oracles;
+mod planted;
 mod replay;
 mod runs;
 mod workload;

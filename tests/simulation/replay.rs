@@ -80,11 +80,6 @@ impl TopicLife {
         let count = self.values.partition_point(|(at, _)| *at <= position);
         self.values.get(..count).unwrap_or_default()
     }
-
-    /// It is there after this position.
-    pub(crate) fn lives_after(&self, position: Position) -> bool {
-        self.added <= position && self.removed.is_none_or(|removed| removed > position)
-    }
 }
 
 impl Replay {
@@ -189,8 +184,9 @@ impl Replay {
 
     /// The state after an entry; none if the log does not reach so far.
     pub(crate) fn after(&self, entry: u64) -> Option<&Machine> {
-        let first = self.machines.first().map_or(0, Machine::applied);
-        self.machines.get(usize::try_from(entry.checked_sub(first)?).ok()?)
+        // A log begins with entry 0 or 1, so what a state has applied does not tell its place.
+        let first = self.entries.first().map_or(1, |entry| entry.index);
+        self.machines.get(usize::try_from((entry + 1).checked_sub(first)?).ok()?)
     }
 
     /// The committed entry of an index.
@@ -251,4 +247,35 @@ fn committed(history: &History) -> Result<Vec<Entry>, Violation> {
         return Err(Violation::new(NAME, text));
     }
     Ok(entries.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate::domain::machine::Machine;
+
+    use super::Replay;
+    use crate::history::{Body, History};
+    use crate::model::Model;
+
+    #[test]
+    fn states_and_entries_of_logs_that_begin_with_zero_and_one() {
+        let one = Model::history(1);
+        let mut zero = one.clone();
+        for view in &mut zero.logs {
+            if view.first == 1 {
+                let mut blank = view.entries[0].clone();
+                (blank.index, blank.body) = (0, Body::Passes(bytes::Bytes::new()));
+                view.entries.insert(0, blank);
+                view.first = 0;
+            }
+        }
+        let replays = [&one, &zero].map(|history: &History| Replay::of(history).unwrap());
+        for entry in 1..=replays[0].last() {
+            let [one, zero] = [&replays[0], &replays[1]].map(|replay| replay.after(entry));
+            assert_eq!(one.map(Machine::applied), Some(entry));
+            assert_eq!(one.map(Machine::hash), zero.map(Machine::hash));
+            assert_eq!(replays[1].entry(entry).map(|entry| entry.index), Some(entry));
+        }
+        assert!(replays.iter().all(|replay| replay.after(replay.last() + 1).is_none()));
+    }
 }

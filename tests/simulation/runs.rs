@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::dice::Dice;
 use crate::history::{ClientId, History};
 use crate::oracles::judge;
-use crate::workload::{PROBE_STREAM, Phase, Workload};
+use crate::workload::{ClientFault, PROBE_STREAM, Phase, Workload};
 use crate::world::{Faults, World, authority, turn};
 
 /// Clients of a run, the probe not counted.
@@ -41,7 +41,7 @@ const TAIL: usize = 60;
 
 /// What a run came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Report {
+pub(crate) struct Report {
     seed: u64,
     /// Of every delivery; two runs of a seed have the same.
     hash: u64,
@@ -49,7 +49,7 @@ struct Report {
     simulated: Duration,
     faults: BTreeMap<&'static str, u64>,
     network: Counts,
-    violations: Vec<String>,
+    pub(crate) violations: Vec<String>,
     /// What happened, and the newest deliveries.
     trace: Vec<String>,
 }
@@ -92,8 +92,23 @@ fn nodes_of(seed: u64) -> u8 {
     if seed.is_multiple_of(3) { 5 } else { 3 }
 }
 
+/// A fault of the product itself, put in to see it found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Planted {
+    Nothing,
+    /// Flushes report success and do nothing.
+    LyingFlush,
+    /// Something is wrong between the cluster and what is written down of it.
+    AtClients(ClientFault),
+}
+
 fn run(seed: u64) -> Report {
-    let running = AssertUnwindSafe(|| turn(seed, nodes_of(seed), live));
+    run_with(seed, Planted::Nothing)
+}
+
+pub(crate) fn run_with(seed: u64, planted: Planted) -> Report {
+    let living = async |world: World| report(&live(world, planted).await);
+    let running = AssertUnwindSafe(|| turn(seed, nodes_of(seed), living));
     let outcome = std::panic::catch_unwind(running);
     outcome.map_or_else(
         |panic| {
@@ -105,9 +120,23 @@ fn run(seed: u64) -> Report {
     )
 }
 
-async fn live(mut world: World) -> Report {
+/// What a run leaves behind.
+pub(crate) fn history_of(seed: u64) -> History {
+    let living = async |world: World| live(world, Planted::Nothing).await.recorder.history();
+    turn(seed, nodes_of(seed), living)
+}
+
+/// A run from its beginning to its end.
+async fn live(mut world: World, planted: Planted) -> World {
+    if planted == Planted::LyingFlush {
+        world.machines.iter().for_each(|machine| machine.disk.lie_about_flushes());
+    }
     let (phase, phases) = watch::channel(Phase::Busy);
-    let workload = Workload::new(world.recorder.clone(), phases);
+    let fault = match planted {
+        Planted::AtClients(fault) => Some(fault),
+        Planted::Nothing | Planted::LyingFlush => None,
+    };
+    let workload = Workload::new(world.recorder.clone(), phases).planted(fault);
     let mut dice = Dice::new(world.random.next());
     world.start_all();
     for number in 1..=CLIENTS {
@@ -129,7 +158,7 @@ async fn live(mut world: World) -> Report {
     phase.send_replace(Phase::Quiet);
     world.come_to_rest(REST, || workload.is_idle()).await;
     phase.send_replace(Phase::Over);
-    report(&world)
+    world
 }
 
 fn report(world: &World) -> Report {

@@ -16,15 +16,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use quorate::client::{
     Answered, Client, ClientConfig, ConnectionState, ConstraintNode, Detail, Event, EventStream,
-    Fetch, Operator, Patience, Pending, ReadLevel, ReadOptions, RequestError, SetTopic, Target,
-    Value, WireValue,
+    Fetch, Operator, Patience, Pending, ReadLevel, ReadOptions, RequestError, SessionEnded,
+    SetTopic, Target, Value, WireValue,
 };
 use quorate::domain::id::TopicId;
 use quorate::domain::topic::path::TopicPath;
@@ -33,7 +33,8 @@ use tokio::sync::watch;
 
 use crate::dice::Dice;
 use crate::history::{
-    Action, ClientId, Heard, Node, Operation, Outcome, Recorder, Seen, Stream, number_of,
+    Action, ClientId, Heard, Node, Operation, Outcome, Recorder, Seen, SessionEnd, Stream,
+    StreamId, number_of,
 };
 
 /// Updates of one client that may be unanswered.
@@ -50,6 +51,9 @@ const SELECTORS: [&str; 5] = ["?f//", "?r//", "?.*//", "?t//", ">r/0"];
 const STREAMS: usize = 3;
 /// How long a read is tried.
 const READ_PATIENCE: Duration = Duration::from_secs(3);
+/// So long after the newest event every stream has caught up: longer than a client takes to give a
+/// node up that has died.
+const SILENCE: Duration = Duration::from_secs(6);
 /// The pause before an address is tried again that gave no session.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -64,24 +68,46 @@ pub(crate) enum Phase {
     Over,
 }
 
+/// A fault that is put in between the cluster and what is written down, to see it found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientFault {
+    /// What is called a linearizable read asks no quorum.
+    StaleReads,
+    /// After a move the newest value is handed out again.
+    HearsTwice,
+    /// After a move one value is not handed out.
+    Misses,
+}
+
 /// What all clients of a run share.
 #[derive(Clone)]
 pub(crate) struct Workload {
     recorder: Recorder,
+    fault: Option<ClientFault>,
     values: Arc<AtomicI64>,
     /// Clients that are not idle: that send, or wait for answers.
     working: Arc<AtomicUsize>,
+    /// When somebody heard an event last.
+    heard_us: Arc<AtomicU64>,
     phase: watch::Receiver<Phase>,
 }
 
 impl Workload {
     pub(crate) fn new(recorder: Recorder, phase: watch::Receiver<Phase>) -> Self {
-        Self { recorder, values: Arc::default(), working: Arc::default(), phase }
+        let (values, working, heard_us) = (Arc::default(), Arc::default(), Arc::default());
+        Self { recorder, fault: None, values, working, heard_us, phase }
     }
 
-    /// Nobody waits for an answer, and nobody sends.
+    /// With a fault put in.
+    pub(crate) fn planted(self, fault: Option<ClientFault>) -> Self {
+        Self { fault, ..self }
+    }
+
+    /// Nobody waits for an answer, nobody sends, and nobody has heard anything for a while.
     pub(crate) fn is_idle(&self) -> bool {
-        self.working.load(Ordering::Relaxed) == 0
+        let silent_since = self.heard_us.load(Ordering::Relaxed);
+        let silence_us = self.recorder.now().0.saturating_sub(silent_since);
+        self.working.load(Ordering::Relaxed) == 0 && silence_us >= SILENCE.as_micros() as u64
     }
 
     fn value(&self) -> i64 {
@@ -105,7 +131,8 @@ impl Workload {
                 continue;
             };
             let session = Session { workload: self.clone(), id, client };
-            streams = session.live(&mut dice, streams).await;
+            let ending = session.attend(reconnect);
+            (streams, ()) = tokio::join!(session.live(&mut dice, streams), ending);
         }
         self.working.fetch_sub(1, Ordering::Relaxed);
     }
@@ -168,6 +195,37 @@ impl Session {
 
     fn node(&self) -> Option<Node> {
         node_of(&self.client.node())
+    }
+
+    /// Writes down when and why the session ends, if it ends before the run does.
+    async fn attend(&self, reconnect: Duration) {
+        let (mut states, mut phase) = (self.client.states(), self.workload.phase.clone());
+        let mut lost = None;
+        loop {
+            let state = states.borrow_and_update().clone();
+            let now = self.recorder().now();
+            match state {
+                ConnectionState::Connected { .. } | ConnectionState::Parked { .. } => lost = None,
+                ConnectionState::Reconnecting => lost = lost.or(Some(now)),
+                ConnectionState::Ended(reason) => {
+                    let by_cluster = matches!(*reason, SessionEnded::ByCluster { .. });
+                    let end = SessionEnd {
+                        client: self.id,
+                        session: self.client.session(),
+                        lost: lost.unwrap_or(now),
+                        ended: now,
+                        reconnect_us: reconnect.as_micros() as u64,
+                        by_cluster: by_cluster.then(|| reason.to_string()),
+                    };
+                    self.recorder().write(|history| history.sessions.push(end));
+                    return;
+                }
+            }
+            tokio::select! {
+                changed = states.changed() => if changed.is_err() { return },
+                () = over(&mut phase) => return,
+            }
+        }
     }
 
     /// The run has come to its end, or the session has.
@@ -239,16 +297,20 @@ impl Session {
                 let Ok(pending) = sent else { break };
                 waiting.push(self.answer(called, pending));
             }
-            let pause = Duration::from_millis(dice.within(1, 400));
-            let drain = async { while waiting.next().await.is_some() {} };
+            // Sometimes everything is answered before more is sent.
             if dice.percent(30) {
-                drain.await;
-            } else {
-                tokio::select! {
-                    () = drain => {}
-                    () = tokio::time::sleep(pause) => {}
-                    () = self.ended(Phase::Quiet) => {}
-                }
+                while waiting.next().await.is_some() {}
+            }
+            // Answers are taken as they come, also while nothing is sent.
+            let taking = async {
+                while waiting.next().await.is_some() {}
+                std::future::pending::<()>().await;
+            };
+            let pause = Duration::from_millis(dice.within(5, 600));
+            tokio::select! {
+                () = taking => {}
+                () = tokio::time::sleep(pause) => {}
+                () = self.ended(Phase::Quiet) => {}
             }
         }
         while waiting.next().await.is_some() {}
@@ -309,8 +371,8 @@ impl Session {
                 Some(()) = open.next() => {}
                 () = over(&mut phase) => return number,
                 () = self.ended(Phase::Over) => {
-                    // The streams end by themselves.
-                    while open.next().await.is_some() {}
+                    // With their session the streams end by themselves.
+                    while *phase.borrow() != Phase::Over && open.next().await.is_some() {}
                     return number;
                 }
                 () = tokio::time::sleep(pause), if room => {
@@ -354,8 +416,8 @@ impl Session {
         });
         match self.client.subscribe(selector).await {
             Ok(events) => {
-                let node = self.node();
-                Some(Listening { events, recorder, place, node })
+                let (node, workload) = (self.node(), self.workload.clone());
+                Some(Listening { events, workload, place, node })
             }
             Err(_) => {
                 recorder.closed(place);
@@ -462,7 +524,8 @@ impl Session {
         let place = self.recorder().called(called);
         let selector = format!(">{topic}");
         let fetch = Fetch { selector, values: Some(0), ..Fetch::default() };
-        let level = if linearizable { ReadLevel::Linearizable } else { ReadLevel::Local };
+        let asks = linearizable && self.workload.fault != Some(ClientFault::StaleReads);
+        let level = if asks { ReadLevel::Linearizable } else { ReadLevel::Local };
         let options = ReadOptions { level, deadline: Some(READ_PATIENCE) };
         let seen = self.client.fetch(fetch, options).await.ok().map(|fetched| {
             let topic = fetched.topics.first();
@@ -488,14 +551,16 @@ async fn over(phase: &mut watch::Receiver<Phase>) {
 /// A stream of events that is written down.
 struct Listening {
     events: EventStream,
-    recorder: Recorder,
-    place: crate::history::StreamId,
+    workload: Workload,
+    place: StreamId,
     node: Option<Node>,
 }
 
 impl Listening {
     /// Reads until the session ends, with this pause after each event.
     async fn read(&mut self, pause: Duration) {
+        let (mut newest, mut moved) = (None, false);
+        let Workload { recorder, fault, heard_us, .. } = self.workload.clone();
         while let Some(event) = self.events.next().await {
             let position = event.position();
             let heard = match event {
@@ -522,15 +587,29 @@ impl Listening {
                 | Event::Selected { .. }
                 | Event::Deselected { .. } => continue,
             };
-            self.recorder.heard(self.place, self.node, position, heard);
-            if !pause.is_zero() {
+            let is_value = matches!(heard, Heard::Value { initial: false, .. });
+            if fault == Some(ClientFault::Misses) && is_value && std::mem::take(&mut moved) {
+                continue;
+            }
+            moved |= heard == Heard::Moved;
+            heard_us.store(recorder.now().0, Ordering::Relaxed);
+            recorder.heard(self.place, self.node, position, heard.clone());
+            if is_value {
+                newest = Some((position, heard));
+            } else if fault == Some(ClientFault::HearsTwice)
+                && heard == Heard::Moved
+                && let Some((position, heard)) = newest.take()
+            {
+                recorder.heard(self.place, self.node, position, heard);
+            }
+            if !pause.is_zero() && self.workload.is_busy() {
                 tokio::time::sleep(pause).await;
             }
         }
     }
 
     fn close(self) {
-        self.recorder.closed(self.place);
+        self.workload.recorder.closed(self.place);
     }
 }
 

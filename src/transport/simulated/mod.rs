@@ -21,6 +21,8 @@
 mod arrival;
 mod handle;
 mod stream;
+#[cfg(all(test, feature = "server"))]
+mod tests;
 mod weather;
 mod world;
 

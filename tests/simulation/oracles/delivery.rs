@@ -18,6 +18,8 @@ use crate::history::{Delivery, Heard, History, Stream};
 use crate::replay::{Replay, TopicLife};
 
 const NAME: &str = "streams are the journal's";
+/// Deliveries that a violation shows.
+const EARLIER_MAX: usize = 12;
 
 pub(crate) fn check(history: &History, replay: &Replay) -> Result<(), Violation> {
     let is_purged = history.logs.iter().any(|view| view.first > 1);
@@ -31,8 +33,12 @@ pub(crate) fn check(history: &History, replay: &Replay) -> Result<(), Violation>
             .filter(|operation| operation.answered.is_some_and(|at| at < stream.opened))
             .filter_map(|operation| operation.index())
             .max();
+        // A stream that was dropped may have been dropped before it was told.
+        let told = |delivery: &Delivery| matches!(delivery.heard, Heard::Lagged { .. });
+        let lagged = stream.closed.is_some() || stream.deliveries.iter().any(told);
         let mut reader = Reader {
             stream,
+            lagged,
             replay,
             selector,
             is_purged,
@@ -41,18 +47,31 @@ pub(crate) fn check(history: &History, replay: &Replay) -> Result<(), Violation>
             marks: Marks::default(),
         };
         let mut before = None;
-        for delivery in &stream.deliveries {
-            reader
-                .take(delivery, before)
-                .map_err(|text| Violation::new(NAME, format!("{stream}: {delivery}: {text}")))?;
+        for (place, delivery) in stream.deliveries.iter().enumerate() {
+            reader.take(delivery, before).map_err(|text| {
+                let earlier = around(stream, place);
+                Violation::new(NAME, format!("{stream}: {delivery}: {text}{earlier}"))
+            })?;
             before = Some(delivery);
         }
         if history.ending.is_some() && stream.closed.is_none() {
-            let at_rest = reader.rests();
-            at_rest.map_err(|text| Violation::new(NAME, format!("{stream}: at rest: {text}")))?;
+            reader.rests().map_err(|text| {
+                let earlier = around(stream, stream.deliveries.len());
+                Violation::new(NAME, format!("{stream}: at rest: {text}{earlier}"))
+            })?;
         }
     }
     Ok(())
+}
+
+/// What a stream has told shortly before a place, and every sudden turn that it took.
+fn around(stream: &Stream, place: usize) -> String {
+    let turn = |heard: &Heard| !matches!(heard, Heard::Value { .. } | Heard::Subscribed { .. });
+    let told = stream.deliveries.iter().take(place).enumerate();
+    let lines = told
+        .filter(|(at, delivery)| at + EARLIER_MAX >= place || turn(&delivery.heard))
+        .map(|(_, delivery)| format!("\n    before: {delivery}"));
+    lines.collect()
 }
 
 /// What a stream is known to have told of one topic.
@@ -73,7 +92,6 @@ struct Marks {
     moved: Option<Position>,
     /// Where it was reset last.
     reset: Option<Position>,
-    lagged: bool,
     current: bool,
     values: usize,
 }
@@ -82,6 +100,8 @@ struct Reader<'a> {
     stream: &'a Stream,
     replay: &'a Replay,
     selector: Selector,
+    /// It says somewhere that values were left out.
+    lagged: bool,
     /// Some node held no longer all of its log.
     is_purged: bool,
     /// The newest index that anybody was told of before the stream was asked for.
@@ -112,10 +132,7 @@ impl<'a> Reader<'a> {
             Heard::Unsubscribed { topic, reason } => self.unsubscribed(*topic, position, *reason),
             Heard::Current => self.current(),
             Heard::Reset { reason } => self.reset(position, *reason),
-            Heard::Lagged { .. } => {
-                self.marks.lagged = true;
-                Ok(())
-            }
+            Heard::Lagged { .. } => Ok(()),
             Heard::Moved => {
                 self.marks.moved = Some(position);
                 Ok(())
@@ -214,7 +231,7 @@ impl<'a> Reader<'a> {
     fn may_miss(&self, life: &TopicLife, missed: (Position, Option<i64>)) -> Result<(), String> {
         match life.conflation {
             Conflation::Always | Conflation::Unsubscribe => Ok(()),
-            Conflation::Conflate if self.marks.lagged => Ok(()),
+            Conflation::Conflate if self.lagged => Ok(()),
             Conflation::Off | Conflation::Conflate => {
                 Err(format!("{:?} at {} is missing before it", missed.1, missed.0))
             }

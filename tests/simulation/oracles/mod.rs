@@ -15,6 +15,7 @@ pub(crate) mod no_return;
 pub(crate) mod pure_apply;
 pub(crate) mod register;
 pub(crate) mod session_order;
+pub(crate) mod sessions;
 pub(crate) mod state_hash;
 pub(crate) mod witness;
 
@@ -48,8 +49,13 @@ impl fmt::Display for Violation {
 pub(crate) fn judge(history: &History) -> Vec<Violation> {
     type OfHistory = fn(&History) -> Result<(), Violation>;
     type OfReplay = fn(&History, &Replay) -> Result<(), Violation>;
-    let of_history: [OfHistory; 4] =
-        [log_matching::check, leaders::check, no_return::check, linearizable::check];
+    let of_history: [OfHistory; 5] = [
+        log_matching::check,
+        leaders::check,
+        no_return::check,
+        linearizable::check,
+        sessions::check,
+    ];
     let of_replay: [OfReplay; 7] = [
         acknowledged::check,
         state_hash::check,

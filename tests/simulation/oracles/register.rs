@@ -14,7 +14,7 @@ use quorate::domain::id::SessionId;
 use crate::history::{Action, Operation, Outcome, Time};
 
 /// Configurations that are looked at before the search gives up.
-const CONFIGURATIONS_MAX: usize = 2_000_000;
+const CONFIGURATIONS_MAX: usize = 300_000;
 /// Operations that may overlap.
 const OVERLAP_MAX: usize = 127;
 /// Commands of unknown outcome that may have to be tried.

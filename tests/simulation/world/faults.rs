@@ -21,7 +21,7 @@ use quorate::transport::simulated::Weather;
 use tokio::time::Instant;
 
 use super::machine::address_of;
-use super::{Glance, Random, World};
+use super::{Random, World};
 use crate::history::{ClientId, Happening};
 
 /// How often the world is looked at and a fault may begin.
@@ -151,6 +151,8 @@ impl World {
         self.network.set_weather(Weather::default());
         for place in 0..self.machines.len() {
             self.restore(place);
+            // One that was to fail and has not come yet never comes.
+            self.machines[place].disk.fail_flush_after(u64::MAX);
             if self.machines[place].disk.is_down() {
                 self.power_cut(place);
             }
@@ -230,7 +232,7 @@ impl World {
             self.recorder.happened(Happening::Crashed { node: machine.node });
             machine.crash(seed);
             self.network.unplug(address_of(machine.node));
-            self.witness.look_at_disk(machine, Glance::Off, &self.recorder);
+            self.witness.look_at_disk(machine, &self.recorder);
         }
     }
 

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 pub(crate) use faults::Faults;
 use faults::client_address;
 pub(crate) use machine::{Machine, Plan, authority, door_of};
-pub(crate) use witness::{Glance, Witness};
+use witness::Witness;
 
 use crate::history::{ClientId, Ending, Node, Recorder, Time};
 
@@ -26,8 +26,8 @@ const WALL_MS: u64 = 1_700_000_000_000;
 
 /// How often the world is looked at while it comes to rest.
 const REST_LOOK: Duration = Duration::from_millis(100);
-/// Looks at all nodes for one at a disk.
-const LOOKS_PER_DISK: u64 = 40;
+/// Looks at the nodes for one at their logs.
+const LOOKS_PER_LOG: u64 = 10;
 /// What an election takes at most when nothing is wrong.
 const ELECTION: Duration = Duration::from_millis(600);
 
@@ -130,19 +130,13 @@ impl World {
         self.faults.begun.clone()
     }
 
-    /// Looks at every node that runs, and now and then at the disk of one of them: often enough
-    /// that no entry is purged before somebody has seen it.
+    /// Looks at every node that runs.
     pub(crate) fn look(&mut self) {
+        self.looks += 1;
         for machine in &self.machines {
             self.witness.look(machine, &self.recorder);
-        }
-        self.looks += 1;
-        if self.looks % LOOKS_PER_DISK == 0 {
-            let count = self.machines.len() as u64;
-            let place = (self.looks / LOOKS_PER_DISK) % count;
-            let machine = &self.machines[place as usize];
-            if machine.is_on() {
-                self.witness.look_at_disk(machine, Glance::Running, &self.recorder);
+            if self.looks.is_multiple_of(LOOKS_PER_LOG) {
+                self.witness.read_log(machine, &self.recorder);
             }
         }
     }
@@ -163,11 +157,7 @@ impl World {
         let nodes: Vec<Node> = self.machines.iter().map(|machine| machine.node).collect();
         self.look();
         for machine in &self.machines {
-            let glance = if at_rest { Glance::Final } else { Glance::Running };
-            self.witness.look_at_disk(machine, glance, &self.recorder);
-            if let Some(running) = machine.running() {
-                Witness::look_at_state(machine.node, &running, &self.recorder);
-            }
+            self.witness.look_at_all(machine, at_rest, &self.recorder);
         }
         let at = self.recorder.now();
         let election_us = ELECTION.as_micros() as u64;

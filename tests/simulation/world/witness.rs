@@ -7,7 +7,7 @@ use std::sync::Arc;
 use quorate::domain::id::NodeId;
 use quorate_storage::{Log, LogOptions, RecordKind};
 
-use super::machine::{Machine, Running};
+use super::machine::Machine;
 use crate::history::{
     Body, Entry, FinalState, Leading, LogView, Node, Progress, QueueLevel, Recorder, StateHash,
     Time, Vote,
@@ -18,17 +18,6 @@ const READ_BYTES: usize = 4 << 20;
 /// What a hard state's record looks like: version u8 · term u64 · node u64 · committed u8.
 const VOTE_BYTES: usize = 18;
 
-/// On which occasion somebody looks at a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Glance {
-    /// The node runs: what its disk holds may be unflushed.
-    Running,
-    /// The node is off: what its disk holds is all that is left.
-    Off,
-    /// Everything has come to rest.
-    Final,
-}
-
 /// Who belongs to the cluster, once somebody is known to do.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
@@ -36,6 +25,8 @@ pub(crate) struct Witness {
     ids: BTreeMap<NodeId, Node>,
     /// What each node was last known to hold for committed.
     committed: BTreeMap<Node, u64>,
+    /// Up to where, exclusively, each node's committed entries were written down.
+    read: BTreeMap<Node, u64>,
 }
 
 impl Witness {
@@ -72,27 +63,63 @@ impl Witness {
         });
     }
 
-    /// Looks at what a node's disk holds.
-    pub(crate) fn look_at_disk(&mut self, machine: &Machine, glance: Glance, recorder: &Recorder) {
+    /// Writes down what a node that runs has committed since the last time: often enough that no
+    /// entry is purged before somebody has seen it.
+    pub(crate) fn read_log(&mut self, machine: &Machine, recorder: &Recorder) {
+        let Some(running) = machine.running() else { return };
+        let log = running.replication.log();
+        let committed = running.replication.standing().committed;
+        let next = self.read.entry(machine.node).or_insert(0);
+        let from = (*next).max(log.first_index());
+        let entries = entries(log, from, committed.saturating_add(1));
+        let Some(last) = entries.last() else { return };
+        *next = last.index + 1;
+        let (node, at, first) = (Some(machine.node), recorder.now(), log.first_index());
+        let committed = committed.min(last.index);
+        let view = LogView { node, at, first, entries, committed, is_final: false };
+        recorder.write(|history| history.logs.push(view));
+    }
+
+    /// Looks at all that a node holds after everything has come to rest, or, where it does not run,
+    /// at what is left on its disk.
+    pub(crate) fn look_at_all(&mut self, machine: &Machine, is_final: bool, recorder: &Recorder) {
+        let Some(running) = machine.running() else {
+            self.look_at_disk(machine, recorder);
+            return;
+        };
+        let log = running.replication.log();
+        self.write_log(machine.node, log, is_final, recorder);
+        self.write_vote(machine.node, log, recorder);
+        let state = FinalState::of(machine.node, &running.replication.view());
+        recorder.write(|history| history.states.finals.push(state));
+    }
+
+    /// Looks at what is left on the disk of a node that is off.
+    pub(crate) fn look_at_disk(&mut self, machine: &Machine, recorder: &Recorder) {
         let Some((cluster, lineage)) = self.cluster else { return };
-        let (node, at) = (machine.node, recorder.now());
         let disk = Arc::new(machine.disk.fork());
         let options = LogOptions::new(cluster, lineage);
         let Ok((log, _writer, report)) = Log::open(disk, Path::new("node/log"), options) else {
             return;
         };
-        let entries = entries(&log);
+        self.write_log(machine.node, &log, false, recorder);
+        if report.hard_state_proven {
+            self.write_vote(machine.node, &log, recorder);
+        }
+    }
+
+    fn write_log(&self, node: Node, log: &Log, is_final: bool, recorder: &Recorder) {
+        let entries = entries(log, log.first_index(), log.next_index());
         let known = self.committed.get(&node).copied().unwrap_or(0);
         let committed = known.min(entries.last().map_or(0, |last| last.index));
-        recorder.write(|history| {
-            let first = log.first_index();
-            let is_final = glance == Glance::Final;
-            let view = LogView { node: Some(node), at, first, entries, committed, is_final };
-            history.logs.push(view);
-            if glance != Glance::Running && report.hard_state_proven {
-                history.consensus.votes.extend(self.vote(&log, node, at));
-            }
-        });
+        let (at, first) = (recorder.now(), log.first_index());
+        let view = LogView { node: Some(node), at, first, entries, committed, is_final };
+        recorder.write(|history| history.logs.push(view));
+    }
+
+    fn write_vote(&self, node: Node, log: &Log, recorder: &Recorder) {
+        let vote = self.vote(log, node, recorder.now());
+        recorder.write(|history| history.consensus.votes.extend(vote));
     }
 
     fn vote(&self, log: &Log, node: Node, at: Time) -> Option<Vote> {
@@ -106,20 +133,15 @@ impl Witness {
         let voted_for = self.ids.get(&NodeId(number(9))).copied();
         Some(Vote { node, term: number(1), voted_for, at })
     }
-
-    /// Looks at what a node's machine holds in the end.
-    pub(crate) fn look_at_state(node: Node, running: &Running, recorder: &Recorder) {
-        let state = FinalState::of(node, &running.replication.view());
-        recorder.write(|history| history.states.finals.push(state));
-    }
 }
 
-/// All entries of a log.
-fn entries(log: &Log) -> Vec<Entry> {
+/// Entries of a log from one on, up to another.
+fn entries(log: &Log, from: u64, end: u64) -> Vec<Entry> {
     let mut entries = Vec::new();
-    let mut next = log.first_index();
-    while next < log.next_index() {
-        let Ok(records) = log.read(next..log.next_index(), READ_BYTES) else { break };
+    let mut next = from;
+    let end = end.min(log.next_index());
+    while next < end {
+        let Ok(records) = log.read(next..end, READ_BYTES) else { break };
         if records.is_empty() {
             break;
         }
