@@ -3,6 +3,7 @@
 //! | task or thread | group | owns | ends when |
 //! |---|---|---|---|
 //! | `log writer` (thread) | storage | the log's writer: group commit | the log is closed |
+//! | `log preparer` (thread) | storage | the file of the log's next segment, the footer of the last | the log is closed |
 //! | `index` (thread) | storage | the index of the log | its group stops |
 //! | mesh tasks | mesh | connections to peers | the mesh is stopped |
 //! | `lanes`, one `lane` per stream | consensus | what other members ask | its group stops, or the stream ends |
@@ -27,7 +28,7 @@ use openraft::{Config, SnapshotPolicy};
 use quorate_storage::index::IndexPlace;
 use quorate_storage::recovery::Tail;
 use quorate_storage::snapshot::{Catalogue, Owner};
-use quorate_storage::{Log, LogOptions, OpenReport, Step, Writer};
+use quorate_storage::{Log, LogOptions, OpenReport, Preparation, Preparer, Step, Writer};
 use tokio::sync::{mpsc, watch};
 
 use super::consensus::applied::Applied;
@@ -71,6 +72,8 @@ const FULL_PAUSE: Duration = Duration::from_millis(50);
 /// flushes the mark that it owes.
 const IDLE_PAUSE: Duration = Duration::from_millis(1);
 const IDLE_STEPS_BEFORE_MARK: u32 = 10;
+/// How long the preparer pauses while the disk is full: the writer comes first.
+const PREPARE_AGAIN: Duration = Duration::from_millis(500);
 /// How long tasks have to end when the start fails.
 const GIVE_UP_PATIENCE: Duration = Duration::from_secs(1);
 /// Entries in one append request; bytes bound it before this does.
@@ -218,9 +221,11 @@ impl Store {
             );
         }
         let mut driver = WriterDriver::new(writer, groups.storage.clone());
-        groups
-            .storage
-            .spawn_steps("log writer", move |stop, waiting| driver.step(stop, waiting))?;
+        let write = move |stop: &StopSignal, waiting| driver.step(stop, waiting);
+        groups.storage.spawn_steps("log writer", write)?;
+        let mut preparer = log.preparer();
+        let prepare = move |stop: &StopSignal, waiting| prepare(&mut preparer, stop, waiting);
+        groups.storage.spawn_steps("log preparer", prepare)?;
         let cut = matches!(report.tail, Tail::Cut(_));
         Ok(Self { log, catalogue: Arc::new(catalogue), cut, is_empty })
     }
@@ -252,13 +257,14 @@ fn tell(report: &OpenReport, dir: &Path) {
 pub(super) struct WriterDriver {
     writer: Writer,
     supervisor: Supervisor,
+    is_full: bool,
     /// Steps in a row that found nothing to do and were not allowed to wait.
     idle: u32,
 }
 
 impl WriterDriver {
     pub(super) fn new(writer: Writer, supervisor: Supervisor) -> Self {
-        Self { writer, supervisor, idle: 0 }
+        Self { writer, supervisor, is_full: false, idle: 0 }
     }
 
     pub(super) fn step(&mut self, stop: &StopSignal, waiting: Waiting) -> Next {
@@ -272,12 +278,25 @@ impl WriterDriver {
             self.idle = 0;
         }
         match step {
-            Step::Idle { .. } if stop.is_stopped() => Next::Done,
+            Step::Idle { .. } | Step::Full(_) if stop.is_stopped() => Next::Done,
             Step::Idle { .. } => Next::Idle(IDLE_PAUSE),
-            Step::Flushed { .. } | Step::Marked => Next::Again,
+            Step::Flushed { .. } => {
+                if std::mem::take(&mut self.is_full) {
+                    tracing::info!(event = event::DISK_RECOVERED, "there is space again");
+                }
+                Next::Again
+            }
+            Step::Marked => Next::Again,
             Step::Full(fault) => {
-                tracing::warn!(event = event::DISK_FULL, %fault, "the disk is full");
+                if !std::mem::replace(&mut self.is_full, true) {
+                    tracing::warn!(event = event::DISK_FULL, %fault, "the disk is full");
+                }
                 Next::Pause(FULL_PAUSE)
+            }
+            Step::Poisoned(poisoned) if self.is_full && poisoned.fault.is_full() => {
+                // Closed before there was space: what waited for it was never acknowledged.
+                tracing::warn!(event = event::DISK_FULL, %poisoned, "closed with a full disk");
+                Next::Done
             }
             Step::Poisoned(poisoned) => {
                 tracing::error!(event = event::STORAGE_POISONED, %poisoned, "a flush failed");
@@ -287,6 +306,17 @@ impl WriterDriver {
             }
             Step::Closed => Next::Done,
         }
+    }
+}
+
+/// The preparer's work. What is wrong with the disk, the writer finds and tells.
+fn prepare(preparer: &mut Preparer, stop: &StopSignal, waiting: Waiting) -> Next {
+    match preparer.step((waiting == Waiting::Allowed).then_some(WRITER_WAIT)) {
+        Preparation::Idle | Preparation::Full(_) if stop.is_stopped() => Next::Done,
+        Preparation::Idle => Next::Idle(IDLE_PAUSE),
+        Preparation::Prepared { .. } | Preparation::Settled { .. } => Next::Again,
+        Preparation::Full(_) => Next::Pause(PREPARE_AGAIN),
+        Preparation::Poisoned(_) | Preparation::Closed => Next::Done,
     }
 }
 
@@ -416,6 +446,8 @@ impl Assembly {
             history: core.history.clone(),
             index,
             raft,
+            disk: Arc::clone(&self.directory.disk),
+            dir: self.directory.dir.clone(),
             log: self.store.log.clone(),
             catalogue: Arc::clone(&self.store.catalogue),
             retention: self.retention,

@@ -13,6 +13,8 @@
 )]
 
 mod all_killed;
+mod faults;
 mod flights;
 mod harness;
 mod leader_killed;
+mod lone_node;
