@@ -4,7 +4,7 @@
 //! Plain state without I/O. It takes decoded frames of the event stream and of bulk streams, drops
 //! what was seen before, and leaves batches of events for each local stream.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use crate::domain::id::{Index, Lineage, Position, TopicId};
 use crate::domain::selector::Selector;
 use crate::domain::topic::path::TopicPath;
 use crate::domain::topic::specification::TopicType;
+use crate::entropy::HashMap;
 use crate::protocol::delivery::{self, BulkMessage, EventMessage, NotifiedChange};
 use crate::protocol::handshake::ResetReason;
 use crate::protocol::topic::WireSpecification;
@@ -137,8 +138,8 @@ impl Deliveries {
             newest_listener: None,
             complete: from,
             began: false,
-            topics: HashMap::new(),
-            bulks: HashMap::new(),
+            topics: HashMap::default(),
+            bulks: HashMap::default(),
             subscriptions: BTreeMap::new(),
             next_subscription: 1,
             refused_start: None,
@@ -230,6 +231,14 @@ impl Deliveries {
                 Ok(Taken::Done)
             }
             EventMessage::Event { .. } if !self.began => Err(Violation::NoHead),
+            // What is still to be introduced cannot end yet: it would come to life afterwards.
+            EventMessage::Event {
+                position,
+                last,
+                event: event @ delivery::Event::Unsubscribed { topic, .. },
+            } if !self.topics.contains_key(&topic) && self.awaits_bulk() => {
+                Ok(Taken::Later(EventMessage::Event { position, last, event }))
+            }
             EventMessage::Event { position, last, event } => {
                 let is_reset = matches!(event, delivery::Event::Reset { .. });
                 if !is_reset && !self.is_news(position, &event) {
@@ -260,10 +269,18 @@ impl Deliveries {
         }
     }
 
+    /// A bulk stream of initial values that has been announced is still to come, or to end.
+    fn awaits_bulk(&self) -> bool {
+        self.bulks.values().any(|bulk| bulk.announced.is_some())
+    }
+
     /// Positions never fall; what stands where the newest event does is told apart by its topic.
     fn is_news(&self, position: Position, event: &delivery::Event) -> bool {
         let is_other = match event {
-            delivery::Event::Subscribed { topic, .. } => !self.topics.contains_key(topic),
+            // A bulk stream that was ahead of the events has introduced it already.
+            delivery::Event::Subscribed { topic, .. } => {
+                return position >= self.newest && !self.topics.contains_key(topic);
+            }
             delivery::Event::Notified { listener, change, .. } => match change {
                 NotifiedChange::Selected | NotifiedChange::Deselected => true,
                 NotifiedChange::Added | NotifiedChange::Removed => {
@@ -340,8 +357,7 @@ impl Deliveries {
         value: Option<Bytes>,
     ) -> Result<Result<(), Option<Bytes>>, Violation> {
         let Some(known) = self.topics.get_mut(&topic) else {
-            let awaited = self.bulks.values().any(|bulk| bulk.announced.is_some());
-            return if awaited { Ok(Err(value)) } else { Err(Violation::UnknownTopic) };
+            return if self.awaits_bulk() { Ok(Err(value)) } else { Err(Violation::UnknownTopic) };
         };
         if position.index <= known.version {
             return Ok(Ok(()));
@@ -640,6 +656,41 @@ mod tests {
         assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(7)));
         assert_eq!(heard(&mut deliveries, &mut all), "+b b:b@2 +a a:old@1 a=new@3");
         assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(3))));
+    }
+
+    #[test]
+    fn a_topic_that_a_bulk_stream_introduced_first_is_introduced_once() {
+        let mut deliveries = begun();
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        // A resume that owes initial values shows the present state; the events before it follow.
+        event(&mut deliveries, 2, Wire::Initial { request: 0, bulk: 1 });
+        deliveries.bulk(1, at(9), item(4, 1, "a", "four")).unwrap();
+        assert_eq!(deliveries.bulk(1, at(9), END), Ok(Taken::Complete(0)));
+        event(&mut deliveries, 3, subscribed(1, "a"));
+        event(&mut deliveries, 4, value(1, "four"));
+        event(&mut deliveries, 5, value(1, "five"));
+        assert_eq!(heard(&mut deliveries, &mut all), "+a a:four@4 a=five@5");
+        assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(5))));
+    }
+
+    #[test]
+    fn a_topic_that_ends_before_its_bulk_stream_has_come_does_not_come_to_life() {
+        let mut deliveries = begun();
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        event(&mut deliveries, 2, Wire::Initial { request: 7, bulk: 1 });
+        let gone = |topic| {
+            let reason = UnsubscribeReason::Removed;
+            Wire::Unsubscribed { topic: TopicId(topic), reason }
+        };
+        let Taken::Later(early) = event(&mut deliveries, 3, gone(1)) else {
+            panic!("taken without its topic")
+        };
+        assert_eq!(deliveries.bulk(1, at(2), item(1, 1, "a", "old")), Ok(Taken::Done));
+        assert_eq!(deliveries.event(early), Ok(Taken::Done));
+        assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(7)));
+        // One that no bulk stream has introduced was never subscribed.
+        assert_eq!(event(&mut deliveries, 4, gone(2)), Taken::Done);
+        assert_eq!(heard(&mut deliveries, &mut all), "+a a:old@1 -a");
     }
 
     #[test]

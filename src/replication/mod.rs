@@ -36,4 +36,6 @@ pub use history::reader::JournalReader;
 pub use journal::{Block, Journal, RING_BYTES_DEFAULT, Read};
 pub use proposing::pending::{PERMITS, SessionProposer};
 pub use settings::{FoundingSettings, PeerSettings, ReplicationSettings, Retention, Timing};
-pub use status::{ClusterStatus, NodeReport, NodeState, NodeStatus, Quorum, Role};
+pub use status::{
+    ClusterStatus, ConsensusStanding, NodeReport, NodeState, NodeStatus, Quorum, Role,
+};

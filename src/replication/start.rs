@@ -66,14 +66,18 @@ use super::upkeep::snapshotter::Snapshotter;
 use crate::clock::{Clock, milliseconds};
 use crate::peer::{IncomingStream, Mesh, MeshSettings, ResetKey};
 use crate::protocol::peer_message::Hello;
-use crate::supervisor::{Exit, ExitCode, StopSignal, Supervisor};
+use crate::supervisor::{Exit, ExitCode, Next, StopSignal, Supervisor, Waiting};
 use crate::telemetry::event;
 
 /// How long the log writer waits for work before it looks whether it is to stop.
 const WRITER_WAIT: Duration = Duration::from_millis(100);
 /// How long the writer pauses while the disk is full.
 const FULL_PAUSE: Duration = Duration::from_millis(50);
-/// How long the preparer pauses then: the writer comes first.
+/// Where the writer may not wait: how often it looks for work, and the looks without any before it
+/// flushes the mark that it owes.
+const IDLE_PAUSE: Duration = Duration::from_millis(1);
+const IDLE_STEPS_BEFORE_MARK: u32 = 10;
+/// How long the preparer pauses while the disk is full: the writer comes first.
 const PREPARE_AGAIN: Duration = Duration::from_millis(500);
 /// How long tasks have to end when the start fails.
 const GIVE_UP_PATIENCE: Duration = Duration::from_secs(1);
@@ -242,10 +246,12 @@ impl Store {
                 "a damaged snapshot was set aside"
             );
         }
-        let stopping = groups.storage.clone();
-        groups.storage.spawn_thread("log writer", move |stop| drive(writer, &stop, &stopping))?;
-        let preparer = log.preparer();
-        groups.storage.spawn_thread("log preparer", move |stop| prepare(preparer, &stop))?;
+        let mut driver = WriterDriver::new(writer, groups.storage.clone());
+        let write = move |stop: &StopSignal, waiting| driver.step(stop, waiting);
+        groups.storage.spawn_steps("log writer", write)?;
+        let mut preparer = log.preparer();
+        let prepare = move |stop: &StopSignal, waiting| prepare(&mut preparer, stop, waiting);
+        groups.storage.spawn_steps("log preparer", prepare)?;
         let cut = matches!(report.tail, Tail::Cut(_));
         Ok(Self { log, catalogue: Arc::new(catalogue), cut, is_empty })
     }
@@ -300,23 +306,52 @@ fn tell(report: &OpenReport, dir: &Path) {
     }
 }
 
-/// The writer's thread: group after group until the log is closed, or nothing can be flushed. A
-/// stop without a close, as after a start that failed, ends it between two groups.
-pub(super) fn drive(mut writer: Writer, stop: &StopSignal, supervisor: &Supervisor) {
-    let mut is_full = false;
-    loop {
-        match writer.step(Some(WRITER_WAIT)) {
-            Step::Idle { .. } if stop.is_stopped() => return,
-            Step::Full(_) if stop.is_stopped() => return,
-            Step::Flushed { .. } if std::mem::take(&mut is_full) => {
-                tracing::info!(event = event::DISK_RECOVERED, "there is space again");
+/// The writer's work: group after group until the log is closed, or nothing can be flushed. A stop
+/// without a close, as after a start that failed, ends it between two groups.
+#[derive(Debug)]
+pub(super) struct WriterDriver {
+    writer: Writer,
+    supervisor: Supervisor,
+    is_full: bool,
+    /// Steps in a row that found nothing to do and were not allowed to wait.
+    idle: u32,
+}
+
+impl WriterDriver {
+    pub(super) fn new(writer: Writer, supervisor: Supervisor) -> Self {
+        Self { writer, supervisor, is_full: false, idle: 0 }
+    }
+
+    pub(super) fn step(&mut self, stop: &StopSignal, waiting: Waiting) -> Next {
+        let mut step = self.writer.step((waiting == Waiting::Allowed).then_some(WRITER_WAIT));
+        if let (Step::Idle { mark_owed: true }, Waiting::Forbidden) = (&step, waiting) {
+            self.idle += 1;
+            if self.idle >= IDLE_STEPS_BEFORE_MARK {
+                step = self.writer.flush_mark();
             }
-            Step::Idle { .. } | Step::Flushed { .. } | Step::Marked => {}
+        } else {
+            self.idle = 0;
+        }
+        match step {
+            Step::Idle { .. } | Step::Full(_) if stop.is_stopped() => Next::Done,
+            Step::Idle { .. } => Next::Idle(IDLE_PAUSE),
+            Step::Flushed { .. } => {
+                if std::mem::take(&mut self.is_full) {
+                    tracing::info!(event = event::DISK_RECOVERED, "there is space again");
+                }
+                Next::Again
+            }
+            Step::Marked => Next::Again,
             Step::Full(fault) => {
-                if !std::mem::replace(&mut is_full, true) {
+                if !std::mem::replace(&mut self.is_full, true) {
                     tracing::warn!(event = event::DISK_FULL, %fault, "the disk is full");
                 }
-                std::thread::sleep(FULL_PAUSE);
+                Next::Pause(FULL_PAUSE)
+            }
+            Step::Poisoned(poisoned) if self.is_full && poisoned.fault.is_full() => {
+                // Closed before there was space: what waited for it was never acknowledged.
+                tracing::warn!(event = event::DISK_FULL, %poisoned, "closed with a full disk");
+                Next::Done
             }
             Step::Poisoned(poisoned) if is_full && poisoned.fault.is_full() => {
                 // Closed before there was space: what waited for it was never acknowledged.
@@ -325,25 +360,23 @@ pub(super) fn drive(mut writer: Writer, stop: &StopSignal, supervisor: &Supervis
             }
             Step::Poisoned(poisoned) => {
                 tracing::error!(event = event::STORAGE_POISONED, %poisoned, "a flush failed");
-                supervisor
-                    .request_exit(Exit { code: ExitCode::POISONED, reason: poisoned.to_string() });
-                return;
+                let reason = poisoned.to_string();
+                self.supervisor.request_exit(Exit { code: ExitCode::POISONED, reason });
+                Next::Done
             }
-            Step::Closed => return,
+            Step::Closed => Next::Done,
         }
     }
 }
 
-/// The preparer's thread. What is wrong with the disk, the writer finds and tells.
-fn prepare(mut preparer: Preparer, stop: &StopSignal) {
-    loop {
-        match preparer.step(Some(WRITER_WAIT)) {
-            Preparation::Idle if stop.is_stopped() => return,
-            Preparation::Full(_) if stop.is_stopped() => return,
-            Preparation::Idle | Preparation::Prepared { .. } | Preparation::Settled { .. } => {}
-            Preparation::Full(_) => std::thread::sleep(PREPARE_AGAIN),
-            Preparation::Poisoned(_) | Preparation::Closed => return,
-        }
+/// The preparer's work. What is wrong with the disk, the writer finds and tells.
+fn prepare(preparer: &mut Preparer, stop: &StopSignal, waiting: Waiting) -> Next {
+    match preparer.step((waiting == Waiting::Allowed).then_some(WRITER_WAIT)) {
+        Preparation::Idle | Preparation::Full(_) if stop.is_stopped() => Next::Done,
+        Preparation::Idle => Next::Idle(IDLE_PAUSE),
+        Preparation::Prepared { .. } | Preparation::Settled { .. } => Next::Again,
+        Preparation::Full(_) => Next::Pause(PREPARE_AGAIN),
+        Preparation::Poisoned(_) | Preparation::Closed => Next::Done,
     }
 }
 

@@ -61,7 +61,12 @@ impl Answerer {
                 ServerState::Follower | ServerState::Shutdown => Role::Follower,
             },
             last_index: metrics.last_log_index.unwrap_or(0),
-            committed_index: metrics.cluster_committed.as_ref().map_or(0, |id| id.index()),
+            // What the cluster has committed is unknown for a moment after each election.
+            committed_index: metrics
+                .cluster_committed
+                .as_ref()
+                .max(metrics.local_committed.as_ref())
+                .map_or(0, |id| id.index()),
             applied_index: machine.applied(),
             topics: machine.topics().len() as u64,
             sessions: machine.sessions_hosted_by(self.own).count() as u64,
