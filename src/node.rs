@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_storage::Disk;
 use quorate_storage::disk::RealDisk;
 use quorate_storage::index::IndexPlace;
 use tokio::sync::watch;
@@ -30,15 +31,16 @@ use crate::domain::node_address::NodeAddress;
 use crate::domain::node_name::NodeName;
 use crate::gateway::{self, Gateway};
 use crate::protocol::handshake;
+pub use crate::replication::AcceptedLoss;
 use crate::replication::{
-    FoundingSettings, NodeState, PeerSettings, Quorum, Replication, ReplicationSettings, Retention,
-    StartError, Timing,
+    self, AcceptLossError, FoundingSettings, NodeState, PeerSettings, Quorum, Replication,
+    ReplicationSettings, Retention, StartError, Timing,
 };
 use crate::supervisor::{Exit, ExitCode, Supervisor};
 use crate::telemetry::event;
 use crate::telemetry::health::{Health, Verdict};
 use crate::telemetry::recorder::Recorder;
-use crate::transport::certificate::{self, Pem};
+use crate::transport::certificate;
 use crate::transport::tls::{Authority, Identity, ServerTls};
 use crate::transport::{BindError, Endpoint, EndpointLimits, ResetKey, TlsError};
 
@@ -99,6 +101,9 @@ pub enum NodeError {
     /// The cluster's part cannot start.
     #[error("the node cannot take its place in the cluster")]
     Replication(#[from] StartError),
+    /// A loss cannot be accepted.
+    #[error("the log cannot be repaired")]
+    Loss(#[from] AcceptLossError),
     /// The HTTP port cannot be had.
     #[error("the console cannot open")]
     Console(#[from] ConsoleError),
@@ -122,6 +127,10 @@ impl NodeError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Replication(error) => error.exit_code(),
+            Self::Loss(AcceptLossError::NotAMember { .. } | AcceptLossError::HasPeers { .. }) => {
+                ExitCode::USAGE
+            }
+            Self::Loss(_) => ExitCode::DAMAGED,
             Self::Tls(_) | Self::Console(_) | Self::Client(_) => ExitCode::USAGE,
             Self::Ended { exit } => exit.code,
             Self::DirectoryInUse { .. } | Self::File { .. } | Self::NoEntropy => ExitCode::FAILED,
@@ -191,6 +200,21 @@ impl Node {
             .or_else(|| self.supervisor.exit())
             .unwrap_or_else(|| Exit { code: ExitCode::DONE, reason: "stopped".to_owned() })
     }
+}
+
+/// Makes a stopped single node whose log is damaged start again at the price of what is lost; see
+/// [`quorate log repair`](crate::cli). `None` when nothing is damaged. With `dry_run` nothing is
+/// written.
+///
+/// # Errors
+/// [`NodeError::DirectoryInUse`] while a process runs on it, [`NodeError::Loss`] when there is
+/// nothing to go on from, or another node to repair it from.
+pub async fn accept_loss(dir: &Path, dry_run: bool) -> Result<Option<AcceptedLoss>, NodeError> {
+    let directory = LockedDirectory::take(dir, Clock::system()).await?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let accepted = replication::accept_loss(&disk, dir, dry_run);
+    directory.leave();
+    Ok(accepted?)
 }
 
 /// Builds the parts from the lowest to the highest.
@@ -271,25 +295,12 @@ fn sources(
 /// The node's certificate and the cluster's authority: from the files that the settings name, or
 /// generated once into the directory.
 fn certificates(settings: &NodeSettings) -> Result<(Identity, Authority), NodeError> {
-    if let Some(files) = &settings.tls {
-        let identity = Identity::load(&files.certificate, &files.key)?;
-        return Ok((identity, Authority::load(&files.ca)?));
-    }
-    let dir = settings.dir.join("tls");
-    let (ca_file, ca_key) = certificate::paths(&dir, "ca");
-    let (file, key) = certificate::paths(&dir, settings.name.as_str());
-    if !file.exists() {
-        std::fs::create_dir_all(&dir).map_err(|source| file_error(&dir, source))?;
-        let ca = if ca_file.exists() {
-            Pem::load(&ca_file, &ca_key)?
-        } else {
-            let ca = certificate::make_ca("quorate")?;
-            ca.store(&ca_file, &ca_key)?;
-            ca
-        };
-        certificate::make_node(&ca, &settings.name, &[])?.store(&file, &key)?;
-    }
-    Ok((Identity::load(&file, &key)?, Authority::load(&ca_file)?))
+    let files = match &settings.tls {
+        Some(files) => files.clone(),
+        None => certificate::generated(&settings.dir, &settings.name)?,
+    };
+    let identity = Identity::load(&files.certificate, &files.key)?;
+    Ok((identity, Authority::load(&files.ca)?))
 }
 
 fn replication_settings(
@@ -392,6 +403,7 @@ fn spawn_health(supervisor: &Supervisor, replication: &Replication, health: Heal
                     };
                     facts.ready = match state {
                         NodeState::Ready => Verdict::Yes,
+                        NodeState::ReadOnly => Verdict::no("read-only: the disk is full"),
                         other => Verdict::no(other.as_str()),
                     };
                     facts.safe_to_stop = if is_safe {
@@ -443,6 +455,10 @@ impl LockedDirectory {
     /// waited for a little.
     async fn take(dir: &Path, clock: Clock) -> Result<Self, NodeError> {
         std::fs::create_dir_all(dir).map_err(|source| file_error(dir, source))?;
+        // Whatever becomes durable in it would be lost with its name.
+        if let Some(parent) = dir.parent() {
+            RealDisk.sync_dir(parent).map_err(|source| file_error(parent, source))?;
+        }
         let path = dir.join("lock");
         let lock = File::create(&path).map_err(|source| file_error(&path, source))?;
         let give_up = clock.now() + LOCK_PATIENCE;

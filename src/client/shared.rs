@@ -12,8 +12,9 @@ use super::outbox::Outbox;
 use super::pending::Completions;
 use crate::clock::Clock;
 use crate::domain::id::{ClusterId, Lineage, SessionId};
+use crate::protocol::ErrorCode;
 use crate::protocol::command::ClientCommand;
-use crate::protocol::handshake::{NodeAddress, SECRET_BYTES, SessionLimits, Welcome};
+use crate::protocol::handshake::{NodeAddress, SECRET_BYTES, SessionLimits, Verdict, Welcome};
 
 /// Commands that clean up after dropped streams and wait for a place in the window; over it the
 /// oldest is left undone until the session ends.
@@ -27,10 +28,12 @@ pub enum ConnectionState {
         /// Its name.
         node: Arc<str>,
     },
-    /// The node has lost its quorum: commands wait, only `stale` reads are answered.
+    /// The node takes no commands for now; they wait, here or on the way to another node.
     Parked {
         /// Its name.
         node: Arc<str>,
+        /// Why: it has lost its quorum and answers only `stale` reads, or its disk is full.
+        code: ErrorCode,
     },
     /// No node serves the session; the addresses are tried in turn.
     Reconnecting,
@@ -144,9 +147,13 @@ impl Shared {
         let places = config.window.clamp(1, facts.limits.in_flight_max.max(1));
         let reads = facts.limits.reads_max.clamp(1, 1_024);
         let from = config.from.map(|from| from.position);
+        let mut deliveries = Deliveries::new(config.retain_values, facts.lineage, from);
+        if let Verdict::Reset { reason, position } = welcome.verdict {
+            deliveries.refuse_start(position, reason);
+        }
         Self {
             outbox: Mutex::new(Outbox::new()),
-            deliveries: Mutex::new(Deliveries::new(config.retain_values, facts.lineage, from)),
+            deliveries: Mutex::new(deliveries),
             cleanups: Mutex::default(),
             window: Semaphore::new(places as usize),
             window_places: places,

@@ -47,8 +47,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 enum Done {
     /// The initial values of a select command have been sent.
     Initial { request: u64, index: Index },
-    /// A read has its answer.
-    Read(ServerMessage),
+    /// A read has its answer; boxed, since a channel sets room aside for 32 of these.
+    Read(Box<ServerMessage>),
 }
 
 /// How a connection ends.
@@ -84,6 +84,8 @@ struct Session {
     batch: Vec<(u64, Bytes)>,
     answered: Index,
     reads: usize,
+    /// The reason for which the client was told that commands are refused here.
+    parked: Option<ErrorCode>,
     acknowledgements: AcknowledgementWriter,
     out: BytesMut,
     done: mpsc::Sender<Done>,
@@ -108,6 +110,7 @@ pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: O
         batch: Vec::new(),
         answered: Index::default(),
         reads: 0,
+        parked: None,
         acknowledgements: AcknowledgementWriter::default(),
         out: BytesMut::new(),
         done,
@@ -118,7 +121,7 @@ pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: O
     session.begin(opened.bulk);
     let mut beat = tokio::time::interval(session.beat);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut quorum = hosting.replication.quorum();
+    let (mut quorum, mut state) = (hosting.replication.quorum(), hosting.replication.state());
     let mut stop = hosting.supervisor.stop_signal();
     let end = loop {
         if let Err(end) = session.hand_over(&mut sender) {
@@ -144,9 +147,8 @@ pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: O
             flushed = sender.flush(), if backlog > 0 => if flushed.is_err() {
                 break End::Lost;
             },
-            changed = quorum.changed() => if changed.is_ok() {
-                session.tell_quorum(quorum.borrow_and_update().is_quorate());
-            },
+            Ok(()) = quorum.changed() => session.tell_parked(),
+            Ok(()) = state.changed() => session.tell_parked(),
             _ = beat.tick() => session.put_beat(),
         }
     };
@@ -166,10 +168,7 @@ impl Session {
         if let Some(order) = bulk {
             spawn_bulk(&self.hosting, &self.connection, order, || ());
         }
-        let quorate = self.hosting.replication.quorum().borrow().is_quorate();
-        if !quorate {
-            self.tell_quorum(false);
-        }
+        self.tell_parked();
     }
 
     /// Hands what has been laid to the control stream.
@@ -433,7 +432,8 @@ impl Session {
                 reply.answer = ReadAnswer::Bulk { bulk };
             }
             // As many as may wait fit; a closed channel means that the session is over.
-            let _ = done.try_send(Done::Read(ServerMessage::ReadReply { correlation, reply }));
+            let _ = done
+                .try_send(Done::Read(Box::new(ServerMessage::ReadReply { correlation, reply })));
             if let Some((bulk, (rows, more))) = bulk.zip(rows) {
                 let purpose = BulkPurpose::Fetch(correlation);
                 let begin =
@@ -469,12 +469,18 @@ impl Session {
         }
     }
 
-    fn tell_quorum(&mut self, quorate: bool) {
-        if quorate {
-            self.put(&ServerMessage::Unparked);
-        } else {
-            let code = ErrorCode::Inquorate;
-            self.put(&ServerMessage::Parked { code, retry_ms: PARKED_RETRY_MS });
+    /// Tells the client when commands begin to be refused here, or are taken again.
+    fn tell_parked(&mut self) {
+        let replication = &self.hosting.replication;
+        let quorate = replication.quorum().borrow().is_quorate();
+        let parked = reply_code::parked(*replication.state().borrow(), quorate);
+        if parked == self.parked {
+            return;
+        }
+        self.parked = parked;
+        match parked {
+            Some(code) => self.put(&ServerMessage::Parked { code, retry_ms: PARKED_RETRY_MS }),
+            None => self.put(&ServerMessage::Unparked),
         }
     }
 

@@ -10,11 +10,13 @@
 
 mod clients;
 mod damage;
+mod disk;
 mod founding;
 mod history;
 mod node;
 mod order;
 mod restart;
+mod retention;
 mod single;
 mod stage;
 mod upkeep;

@@ -23,7 +23,7 @@ use quorate::replication::{
 };
 use quorate::supervisor::Supervisor;
 use quorate::transport::certificate::{Pem, make_ca, make_node};
-use quorate_storage::disk::RealDisk;
+use quorate_storage::disk::{FaultyDisk, RealDisk};
 use quorate_storage::index::{IndexPlace, MemoryStore};
 use tokio::sync::mpsc;
 
@@ -45,6 +45,11 @@ pub(crate) struct Stage {
     pub(crate) retention: Retention,
     /// Index by sled in each node's folder, as the product does; in memory otherwise.
     pub(crate) index_on_disk: bool,
+    /// The one that every node indexes into, where a test wants to break it.
+    index_store: Option<MemoryStore>,
+    /// Disks of nodes that have one of their own; the real one otherwise.
+    pub(crate) disks: BTreeMap<String, FaultyDisk>,
+    pub(crate) clock: Clock,
     pub(crate) up: BTreeMap<String, Running>,
 }
 
@@ -70,6 +75,9 @@ impl Stage {
             expect,
             retention: Retention { segment_bytes: 1 << 20, ..Retention::default() },
             index_on_disk: false,
+            index_store: None,
+            disks: BTreeMap::new(),
+            clock: Clock::system(),
             up: BTreeMap::new(),
         }
     }
@@ -78,8 +86,13 @@ impl Stage {
         if self.index_on_disk {
             IndexPlace::Folder(dir.join("index"))
         } else {
-            IndexPlace::Memory(MemoryStore::new())
+            IndexPlace::Memory(self.index_store.clone().unwrap_or_default())
         }
+    }
+
+    /// The index of the only node, in memory, to be broken.
+    pub(crate) fn index_in_memory(&mut self) -> MemoryStore {
+        self.index_store.get_or_insert_with(MemoryStore::new).clone()
     }
 
     /// Three nodes that run and are founded.
@@ -103,7 +116,10 @@ impl Stage {
         ReplicationSettings {
             name: name(node),
             dir: dir.to_owned(),
-            disk: Arc::new(RealDisk),
+            disk: match self.disks.get(node) {
+                Some(disk) => Arc::new(disk.clone()),
+                None => Arc::new(RealDisk),
+            },
             index: self.index_of(dir),
             expect: self.expect,
             peer: PeerSettings {
@@ -130,7 +146,7 @@ impl Stage {
         until("the port is free", || UdpSocket::bind(address).is_ok()).await;
         let supervisor = Supervisor::new(node.to_owned());
         let settings = self.settings(node, &dir);
-        let node = Replication::start(settings, &supervisor, Clock::system()).await?;
+        let node = Replication::start(settings, &supervisor, self.clock).await?;
         Ok(Running { node, supervisor })
     }
 

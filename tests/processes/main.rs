@@ -12,7 +12,10 @@
     reason = "tests say what went wrong by panicking, and wait against the real clock"
 )]
 
+mod accepted_loss;
 mod all_killed;
+mod faults;
 mod flights;
 mod harness;
 mod leader_killed;
+mod lone_node;

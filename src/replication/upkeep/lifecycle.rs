@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 
 use crate::clock::Clock;
 use crate::domain::id::NodeId;
+use crate::domain::node_name::NodeName;
 use crate::peer::{MeshEvent, Refusal};
 use crate::protocol::peer_message::Hello;
 use crate::replication::consensus::vote_gate::{VoteGate, cuts_outvote};
@@ -27,6 +28,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// A node that another cluster has turned away, that has met no member of its own and has not been
 /// quorate, is in the wrong place after this long.
 const WRONG_PLACE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a leader with a full disk, or with a state that diverged, waits for its heir; and how
+/// long before it tries another.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
+const HAND_OVER_AGAIN: Duration = Duration::from_secs(5);
 
 /// The task.
 #[derive(Debug)]
@@ -59,6 +65,8 @@ fn state_of(facts: Facts) -> NodeState {
     match facts {
         Facts { log: LogFact::Poisoned, .. } => NodeState::Poisoned,
         Facts { diverged: true, .. } => NodeState::Quarantined,
+        // Before the quorum: a node that cannot store a vote loses sight of it for this reason.
+        Facts { log: LogFact::Full, .. } => NodeState::ReadOnly,
         Facts { quorum: Quorum::Lost, .. } => NodeState::Inquorate,
         Facts { quorum: Quorum::NotYet, .. } => NodeState::Joining,
         Facts { started: false, .. } => NodeState::CatchingUp,
@@ -68,10 +76,11 @@ fn state_of(facts: Facts) -> NodeState {
 
 /// Whether commands are taken in this state.
 fn intake_of(facts: Facts) -> Intake {
-    match (state_of(facts), facts.log) {
-        (NodeState::Poisoned | NodeState::Quarantined, _) => Intake::Stopped,
-        // A full disk is read-only: what it cannot flush must not be proposed here.
-        (NodeState::Inquorate, _) | (_, LogFact::Full) => Intake::Inquorate,
+    match state_of(facts) {
+        NodeState::Poisoned | NodeState::Quarantined => Intake::Stopped,
+        // What cannot be flushed must not be proposed here.
+        NodeState::ReadOnly => Intake::DiskFull,
+        NodeState::Inquorate => Intake::Inquorate,
         _ => Intake::Open,
     }
 }
@@ -79,23 +88,25 @@ fn intake_of(facts: Facts) -> Intake {
 impl Lifecycle {
     /// Runs until `stop`.
     pub(in crate::replication) async fn run(self, comparison: Comparison, mut stop: StopSignal) {
-        let comparison_stop = stop.clone();
+        let mut divergence = comparison.diverged.subscribe();
         let mut diverged = false;
-        let comparison = comparison.run(comparison_stop);
+        self.supervisor.spawn("comparison", comparison.run(stop.clone()));
         let gate = self.open_gate();
-        let (mut comparison, mut gate) = (std::pin::pin!(comparison), std::pin::pin!(gate));
-        let (mut compared, mut gate_done) = (false, false);
+        let mut gate = std::pin::pin!(gate);
+        let mut gate_done = false;
         let mut events = self.core.peers.mesh().events();
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let started = self.clock.now();
         let mut turned_away = false;
+        let mut handed_over = None;
         self.admit_all();
         loop {
             tokio::select! {
                 () = stop.stopped() => return,
                 _ = tick.tick() => {
                     self.look(diverged);
+                    self.hand_over_if_full(&mut handed_over);
                     let waited = self.clock.since(started) >= WRONG_PLACE_PATIENCE;
                     if turned_away && waited && self.is_out_of_place() {
                         self.supervisor.request_exit(Exit {
@@ -105,9 +116,18 @@ impl Lifecycle {
                         turned_away = false;
                     }
                 }
-                wrong = &mut comparison, if !compared => {
-                    compared = true;
-                    diverged |= wrong;
+                changed = divergence.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    diverged = *divergence.borrow_and_update();
+                    self.look(diverged);
+                    // Its snapshots and its answers are wrong; its log and its vote are not. So it
+                    // votes, and does not lead.
+                    self.core.raft.runtime_config().elect(!diverged && !self.gate.is_closed());
+                    if diverged {
+                        self.core.hand_over(HAND_OVER_PATIENCE).await;
+                    }
                 }
                 () = &mut gate, if !gate_done => gate_done = true,
                 event = events.recv() => match event {
@@ -121,6 +141,7 @@ impl Lifecycle {
                     {
                         turned_away = true;
                     }
+                    Ok(MeshEvent::Disconnected { peer, .. }) => self.expect_back(&peer).await,
                     Err(broadcast::error::RecvError::Lagged(_)) => self.admit_all(),
                     Ok(_) | Err(broadcast::error::RecvError::Closed) => {}
                 }
@@ -166,6 +187,22 @@ impl Lifecycle {
         });
     }
 
+    /// A leader whose disk is full cannot lead: another member may have space. Tried again now and
+    /// then, since the heir may be full as well.
+    fn hand_over_if_full(&self, last: &mut Option<tokio::time::Instant>) {
+        let is_full = *self.core.state.borrow() == NodeState::ReadOnly;
+        let is_time = last.is_none_or(|last| self.clock.since(last) >= HAND_OVER_AGAIN);
+        if is_full && is_time && self.core.is_leader() {
+            *last = Some(self.clock.now());
+            tracing::warn!(event = event::HANDED_OVER, "the disk is full: leadership is handed on");
+            let core = Arc::clone(&self.core);
+            self.supervisor.spawn("hand over", async move {
+                // Whether another leads then shows in the next look.
+                let _moved = core.hand_over(HAND_OVER_PATIENCE).await;
+            });
+        }
+    }
+
     /// Never quorate in this run, and no member of its own cluster in sight.
     fn is_out_of_place(&self) -> bool {
         *self.core.quorum.subscribe().borrow() == Quorum::NotYet
@@ -197,13 +234,28 @@ impl Lifecycle {
         self.core.peers.mesh().refuse(&hello.name, refusal);
     }
 
-    /// A member is connected: what waits for it need not wait for a back-off.
+    /// A member is connected: what waits for it need not wait for a back-off. One whose log was cut
+    /// may lack entries that this leader has counted as its own: it may go back, once.
     async fn welcome(&self, hello: &Hello) {
         if self.core.is_leader()
             && let Some(id) = self.core.peers.roster().id(&hello.name)
         {
-            // Fails only when the engine has stopped.
-            let _stopped = self.core.raft.trigger().reset_backoff([id.0]).await;
+            let introduction = Introduction::decode(hello.extra.clone());
+            let cut = introduction.is_ok_and(|introduction| introduction.cut);
+            let trigger = self.core.raft.trigger();
+            // Both fail only when the engine has stopped.
+            let _stopped = trigger.allow_next_revert(&id.0, cut).await;
+            let _stopped = trigger.reset_backoff([id.0]).await;
+        }
+    }
+
+    /// A member is gone: whether its log comes back whole shows when it says hello again, and by
+    /// then the first append may be under way.
+    async fn expect_back(&self, name: &NodeName) {
+        if self.core.is_leader()
+            && let Some(id) = self.core.peers.roster().id(name)
+        {
+            let _stopped = self.core.raft.trigger().allow_next_revert(&id.0, true).await;
         }
     }
 
@@ -237,7 +289,8 @@ impl Lifecycle {
             return;
         }
         tracing::info!(event = event::VOTES_AGAIN, "this node votes again");
-        self.core.raft.runtime_config().elect(true);
+        let quarantined = *self.core.state.borrow() == NodeState::Quarantined;
+        self.core.raft.runtime_config().elect(!quarantined);
         let introduction = Introduction { cut: false, standing: self.standing.clone() };
         self.core.peers.mesh().change_hello(|hello| introduce(hello, &introduction));
     }
@@ -264,7 +317,7 @@ mod tests {
 
     #[test]
     fn states_and_doors_by_table() {
-        use NodeState::{CatchingUp, Inquorate, Joining, Poisoned, Quarantined, Ready};
+        use NodeState::{CatchingUp, Inquorate, Joining, Poisoned, Quarantined, ReadOnly, Ready};
         let base = Facts {
             quorum: Quorum::Quorate,
             started: true,
@@ -278,7 +331,12 @@ mod tests {
             (Facts { quorum: Quorum::Lost, ..base }, Inquorate, Intake::Inquorate),
             (Facts { diverged: true, ..base }, Quarantined, Intake::Stopped),
             (Facts { log: LogFact::Poisoned, diverged: true, ..base }, Poisoned, Intake::Stopped),
-            (Facts { log: LogFact::Full, ..base }, Ready, Intake::Inquorate),
+            (Facts { log: LogFact::Full, ..base }, ReadOnly, Intake::DiskFull),
+            (
+                Facts { log: LogFact::Full, quorum: Quorum::Lost, ..base },
+                ReadOnly,
+                Intake::DiskFull,
+            ),
         ] {
             assert_eq!((state_of(facts), intake_of(facts)), (state, intake), "{facts:?}");
         }

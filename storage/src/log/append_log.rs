@@ -17,6 +17,7 @@ use crate::log::hard_state::{NumberedState, STATE_BYTES_MAX};
 use crate::log::log_state::{Queued, SharedLog, State, Work};
 use crate::log::piece::{Piece, advance, damaged};
 use crate::log::poison::Poisoned;
+use crate::log::rotation::Preparer;
 use crate::log::standing::Bound;
 use crate::log::visible::End;
 use crate::record::{Damage, Frame, PAYLOAD_BYTES_MAX, Position, Record, RecordKind, chain_seed};
@@ -57,7 +58,7 @@ impl LogOptions {
             segment_bytes: 64 << 20,
             group_bytes_max: 1 << 20,
             queued_bytes_max: 64 << 20,
-            tail_bytes_max: 64 << 20,
+            tail_bytes_max: 16 << 20,
             mark_after: Duration::from_millis(10),
             full_retry_after: Duration::from_millis(200),
         }
@@ -99,7 +100,7 @@ pub type SealListener = Arc<dyn Fn(&SegmentSummary) + Send + Sync>;
 /// A handle to the log; clones are the same log.
 #[derive(Debug, Clone)]
 pub struct Log {
-    shared: SharedLog,
+    pub(super) shared: SharedLog,
 }
 
 impl Log {
@@ -312,6 +313,20 @@ impl Log {
         Ok(records)
     }
 
+    /// As [`Self::read`], and the chain before the first entry of the answer: with it whoever gets
+    /// the entries can tell that they are this log's.
+    pub fn read_chained(
+        &self,
+        range: Range<u64>,
+        bytes_max: usize,
+    ) -> Result<(u64, Vec<Record>), ReadError> {
+        let chain = match range.start.checked_sub(1) {
+            Some(before) => self.chain_at(before)?,
+            None => chain_seed(self.shared.options.cluster_id),
+        };
+        Ok((chain, self.read(range, bytes_max)?))
+    }
+
     /// As [`Self::read`], durable entries only, with their places on disk; for the index. Empty
     /// when nothing from the range's start on is durable yet.
     pub fn read_located(
@@ -441,6 +456,12 @@ impl Log {
     pub fn close(&self) {
         self.shared.lock().closed = true;
         self.shared.work.notify_all();
+        self.shared.ahead.notify_all();
+    }
+
+    /// Does ahead and afterwards what the writer need not wait for; see [`Preparer`].
+    pub fn preparer(&self) -> Preparer {
+        Preparer::new(SharedLog::clone(&self.shared))
     }
 
     fn queue_mark(&self, mut state: MutexGuard<'_, State>, record: Record, done: Completion) {

@@ -15,6 +15,9 @@ mod fixtures;
 mod flush_order;
 mod fuzz_bodies;
 mod kill_loop;
+mod loss;
+mod repair;
+mod rotation;
 
 use std::path::Path;
 use std::sync::Arc;

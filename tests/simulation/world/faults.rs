@@ -192,7 +192,8 @@ impl World {
                 let node = self.machines[place].node;
                 let code = i32::from(exit.code.0);
                 self.recorder.happened(Happening::Ended { node, code });
-                if exit.reason.contains("panicked") || self.is_calm {
+                let is_excused = self.machines[place].is_hurt && exit.reason.contains("failed");
+                if exit.reason.contains("panicked") || (self.is_calm && !is_excused) {
                     self.trouble.push(format!("{node} gave up: {exit}"));
                 }
                 self.kill(place);
@@ -312,6 +313,7 @@ impl World {
             Kind::FailedFlush => {
                 let within = 1 + self.random.below(10);
                 self.machines[place].disk.fail_flush_after(within);
+                self.machines[place].is_hurt = true;
             }
             Kind::FullStop => self.full_stop().await,
         }

@@ -39,6 +39,8 @@ pub(crate) struct Machine {
     index: MemoryStore,
     /// Counts the starts.
     pub(crate) life: u32,
+    /// A flush of its disk was made to fail: it may give up.
+    pub(crate) is_hurt: bool,
     power: Option<Powered>,
 }
 
@@ -103,7 +105,7 @@ fn name_of(node: Node) -> NodeName {
 impl Machine {
     pub(crate) fn new(node: Node) -> Self {
         let (disk, index) = (SimulatedDisk::new(), MemoryStore::new());
-        Self { node, disk, index, life: 0, power: None }
+        Self { node, disk, index, life: 0, is_hurt: false, power: None }
     }
 
     pub(crate) fn is_on(&self) -> bool {
@@ -129,6 +131,7 @@ impl Machine {
     /// Turns the power on: the node starts.
     pub(crate) fn start(&mut self, plan: Plan, recorder: &Recorder) {
         assert!(!self.is_on(), "{} is on", self.node);
+        self.is_hurt = false;
         self.life += 1;
         let host = Host::new(self.node.to_string(), address_of(self.node));
         host.set_step_time(plan.flush.0, plan.flush.1);
