@@ -133,7 +133,7 @@ impl Endpoint {
         if let Some(network) = simulated::Network::current() {
             let names = tls.map(ServerTls::names);
             let taken =
-                || BindError::Bind { address, source: std::io::ErrorKind::AddrInUse.into() };
+                || BindError::Bind { address, source: io::ErrorKind::AddrInUse.into() };
             let socket =
                 simulated::Socket::bind(&network, address, edge, names).ok_or_else(taken)?;
             let local = socket.address();
