@@ -76,6 +76,9 @@ struct Session {
     past: Option<Position>,
     writer: Option<OwnedTask>,
     requests: Requests,
+    /// What the session hears of has changed and that is still to be followed; the select commands
+    /// among the changes.
+    unfollowed: Option<Vec<(u64, Index)>>,
     conversation: Conversation,
     /// Commands that have come and are to be submitted together.
     batch: Vec<(u64, Bytes)>,
@@ -102,6 +105,7 @@ pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: O
         past: opened.past,
         writer: None,
         requests: Requests::new(opened.last_request),
+        unfollowed: None,
         conversation: Conversation::Live,
         batch: Vec::new(),
         answered: Index::default(),
@@ -308,12 +312,18 @@ impl Session {
                 self.put(&message);
                 return Ok(());
             }
-            // The answer waits for the initial values.
-            Some(Note::FollowUp(follow_up))
-                if !matches!(outcome, Outcome::Rejected(_))
-                    && self.follow(origin.request, *index, follow_up) =>
-            {
-                return Ok(());
+            Some(Note::FollowUp(follow_up)) => {
+                let is_taken = !matches!(outcome, Outcome::Rejected(_));
+                let is_select = is_taken && follow_up == FollowUp::Selected;
+                if is_taken {
+                    let selected = is_select.then_some((origin.request, *index));
+                    self.unfollowed.get_or_insert_default().extend(selected);
+                }
+                self.follow(origin.request);
+                // The answer comes with the initial values.
+                if is_select {
+                    return Ok(());
+                }
             }
             _ => {}
         }
@@ -327,16 +337,27 @@ impl Session {
         Ok(())
     }
 
-    /// Follows a change of what the session hears of; true if the answer waits for initial values.
-    fn follow(&mut self, request: u64, index: Index, follow_up: FollowUp) -> bool {
+    /// Follows a change of what the session hears of, up to this request.
+    ///
+    /// The change is seen in the newest state. Where that has applied a later change already, both
+    /// are one, and it is followed when the later request is answered: what the later one selects
+    /// would else be heard of, and never be introduced.
+    fn follow(&mut self, request: u64) {
+        let Some(selected) = &self.unfollowed else { return };
         let begin = self.writer.is_none();
-        if begin && follow_up == FollowUp::Changed && !self.subscriber.will_hear() {
-            return false;
+        if begin && selected.is_empty() && !self.subscriber.will_hear() {
+            self.unfollowed = None;
+            return;
         }
-        let past = if begin { self.past.take() } else { None };
-        let announced = (follow_up == FollowUp::Selected).then_some(request);
-        let order = self.subscriber.change(announced, begin, past);
+        let past = if begin { self.past } else { None };
+        let announced: Vec<u64> = selected.iter().map(|(request, _)| *request).collect();
+        let is_early = |applied| self.requests.changes_again(request, applied);
+        let Some(orders) = self.subscriber.change(&announced, is_early, begin, past) else {
+            return;
+        };
+        let selected = self.unfollowed.take().unwrap_or_default();
         if begin {
+            self.past = None;
             let cursor = match past {
                 Some(_) => {
                     let entry = self.hosting.replication.journal().applied_now();
@@ -346,13 +367,19 @@ impl Session {
             };
             self.start_writer(cursor);
         }
-        let Some(order) = order else { return false };
-        let done = self.done.clone();
-        spawn_bulk(&self.hosting, &self.connection, order, move || {
-            // As many as may be in flight fit; a closed channel means that the session is over.
-            let _ = done.try_send(Done::Initial { request, index });
-        });
-        true
+        if orders.is_empty() {
+            for (request, index) in selected {
+                self.acknowledge(request, index, Acknowledged::Done);
+            }
+            return;
+        }
+        for (order, (request, index)) in orders.into_iter().zip(selected) {
+            let done = self.done.clone();
+            spawn_bulk(&self.hosting, &self.connection, order, move || {
+                // As many as may be in flight fit; a closed channel means that the session is over.
+                let _ = done.try_send(Done::Initial { request, index });
+            });
+        }
     }
 
     fn start_writer(&mut self, cursor: JournalCursor) {

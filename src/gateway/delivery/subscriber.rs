@@ -132,18 +132,23 @@ impl Subscriber {
         self.bulks.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Follows a change of the session's selections or listeners that has been applied. `request`:
-    /// the select command that wants its initial values announced. `begin`: nothing was sent on the
-    /// event stream yet, so events begin here, or at the past position given.
+    /// Follows changes of the session's selections or listeners that have been applied: all that
+    /// the state has, since it is the newest state that is looked at. `requests`: the select commands
+    /// that want their initial values announced. `begin`: nothing was sent on the event stream yet,
+    /// so events begin here, or at the past position given.
     ///
-    /// None: there are no initial values to send.
+    /// Each of the requests has a bulk stream of its own, with all that is new: what the first of
+    /// them to end has brought is old news in the others. An empty list: there are no initial values
+    /// to send. None: the state has applied requests up to a number of which `is_early` says that
+    /// the change is to be followed later, together with another one that the state has already.
     #[must_use]
     pub(in crate::gateway) fn change(
         &self,
-        request: Option<u64>,
+        requests: &[u64],
+        is_early: impl FnOnce(u64) -> bool,
         begin: bool,
         past: Option<Position>,
-    ) -> Option<BulkOrder> {
+    ) -> Option<Vec<BulkOrder>> {
         // Live sessions are in the fan-out; out of it, only the writer moves the cursor.
         let mut fanout = self.hosting.fanout();
         fanout.leave(&self.outbox);
@@ -153,6 +158,11 @@ impl Subscriber {
         let view = self.hosting.replication.view();
         let here = Position::end_of_entry(view.applied());
         queue.fall_behind(slow_after(&view));
+        if is_early(view.session(self.session).map_or(0, |session| session.answered().last())) {
+            drop(queue);
+            self.outbox.wake();
+            return None;
+        }
         let after = interest_of(&view, self.session);
         if begin {
             let empty = Arc::default();
@@ -162,8 +172,8 @@ impl Subscriber {
         }
         let before = Arc::clone(queue.newest_interest());
         let is_new = before != after;
-        let bulk = request.map(|_| if is_new { self.next_bulk() } else { 0 });
-        let initial: Vec<_> = request.zip(bulk).into_iter().collect();
+        let numbered = |request: &u64| (*request, if is_new { self.next_bulk() } else { 0 });
+        let initial: Vec<(u64, u64)> = requests.iter().map(numbered).collect();
         let turn = Turn::new(view.clone(), Arc::clone(&before), Arc::clone(&after), &initial);
         match past {
             Some(position) if begin => queue.turn_now(Arc::clone(&after), turn.at(position)),
@@ -174,14 +184,17 @@ impl Subscriber {
         }
         drop(queue);
         self.outbox.wake();
-        let bulk = bulk.filter(|bulk| *bulk != 0)?;
-        let purpose = BulkPurpose::Initial(request.unwrap_or(0));
-        let begin = bulk_stream::begin(bulk, purpose, view.applied());
-        let values = InitialValues::new(view, Some(before), after);
-        // Of a beginning in the past, values come as events and not as initial values.
-        let values =
-            if past.is_some() { values.with_values_until(Position::START) } else { values };
-        Some(BulkOrder { begin, values })
+        let order = |(request, bulk): (u64, u64)| {
+            let purpose = BulkPurpose::Initial(request);
+            let begin = bulk_stream::begin(bulk, purpose, view.applied());
+            let (before, after) = (Some(Arc::clone(&before)), Arc::clone(&after));
+            let values = InitialValues::new(view.clone(), before, after);
+            // Of a beginning in the past, values come as events and not as initial values.
+            let values =
+                if past.is_some() { values.with_values_until(Position::START) } else { values };
+            BulkOrder { begin, values }
+        };
+        Some(if is_new { initial.into_iter().map(order).collect() } else { Vec::new() })
     }
 
     /// Starts over from current values, since events after the cursor are gone.
