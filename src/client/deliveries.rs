@@ -18,6 +18,7 @@ use crate::domain::topic::path::TopicPath;
 use crate::domain::topic::specification::TopicType;
 use crate::entropy::HashMap;
 use crate::protocol::delivery::{self, BulkMessage, EventMessage, NotifiedChange};
+use crate::protocol::handshake::ResetReason;
 use crate::protocol::topic::WireSpecification;
 
 /// Events in one batch; a longer one is cut.
@@ -72,6 +73,9 @@ pub(super) struct Deliveries {
     bulks: HashMap<u64, Bulk>,
     subscriptions: BTreeMap<u64, Subscription>,
     next_subscription: u64,
+    /// The position from which the session was to begin is not one that the node could go on from:
+    /// what each stream hears first.
+    refused_start: Option<Event>,
 }
 
 #[derive(Debug)]
@@ -138,7 +142,14 @@ impl Deliveries {
             bulks: HashMap::default(),
             subscriptions: BTreeMap::new(),
             next_subscription: 1,
+            refused_start: None,
         }
+    }
+
+    /// The session begins here and with present values, not where it was asked to begin.
+    pub(super) fn refuse_start(&mut self, position: Position, reason: ResetReason) {
+        self.complete = None;
+        self.refused_start = Some(Event::Reset { position, reason, lineage: self.lineage });
     }
 
     /// Where a resume goes on; no position asks for present values.
@@ -153,6 +164,9 @@ impl Deliveries {
         self.next_subscription += 1;
         let mut waiting = Waiting::default();
         if let Sort::Topics(selector) = &sort {
+            if let Some(reset) = &self.refused_start {
+                waiting.push(reset.clone());
+            }
             let mut known: Vec<&mut Known> = self
                 .topics
                 .values_mut()
@@ -312,6 +326,7 @@ impl Deliveries {
             }
             delivery::Event::Reset { reason, lineage } => {
                 self.lineage = lineage;
+                self.refused_start = None;
                 self.topics.clear();
                 self.bulks.clear();
                 self.tell_all(&Event::Reset { position, reason, lineage });
@@ -519,7 +534,6 @@ fn describe(id: TopicId, specification: WireSpecification, path: TopicPath) -> T
 mod tests {
     use super::*;
     use crate::protocol::delivery::{Event as Wire, UnsubscribeReason};
-    use crate::protocol::handshake::ResetReason;
 
     const LINEAGE: Lineage = Lineage(9);
 
@@ -738,6 +752,20 @@ mod tests {
             "+a a=x@9 moved to n2 reset +a a:w@4 current a=v@6"
         );
         assert_eq!(deliveries.resume_position(), (Lineage(10), Some(at(6))));
+    }
+
+    #[test]
+    fn a_start_that_was_refused_is_what_a_stream_hears_first() {
+        let mut deliveries = Deliveries::new(true, LINEAGE, Some(at(700)));
+        deliveries.refuse_start(at(3), ResetReason::OtherLineage);
+        // Not the position of another history under this one's lineage.
+        assert_eq!(deliveries.resume_position(), (LINEAGE, None));
+        deliveries.event(EventMessage::Begin { lineage: LINEAGE, after: at(3) }).unwrap();
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        event(&mut deliveries, 4, subscribed(1, "a"));
+        let (_, mut later) = stream(&mut deliveries, ">a");
+        assert_eq!(heard(&mut deliveries, &mut all), "reset +a");
+        assert_eq!(heard(&mut deliveries, &mut later), "reset +a");
     }
 
     #[test]

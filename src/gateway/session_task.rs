@@ -47,8 +47,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 enum Done {
     /// The initial values of a select command have been sent.
     Initial { request: u64, index: Index },
-    /// A read has its answer.
-    Read(ServerMessage),
+    /// A read has its answer; boxed, since a channel sets room aside for 32 of these.
+    Read(Box<ServerMessage>),
 }
 
 /// How a connection ends.
@@ -432,7 +432,8 @@ impl Session {
                 reply.answer = ReadAnswer::Bulk { bulk };
             }
             // As many as may wait fit; a closed channel means that the session is over.
-            let _ = done.try_send(Done::Read(ServerMessage::ReadReply { correlation, reply }));
+            let _ = done
+                .try_send(Done::Read(Box::new(ServerMessage::ReadReply { correlation, reply })));
             if let Some((bulk, (rows, more))) = bulk.zip(rows) {
                 let purpose = BulkPurpose::Fetch(correlation);
                 let begin =

@@ -29,6 +29,7 @@ mod upkeep;
 #[doc(hidden)]
 pub use consensus::fuzzing;
 pub use error::{ProposeError, ReadError, Refusal, StartError};
+pub use founding::loss::{AcceptLossError, AcceptedLoss, accept_loss};
 pub use founding::rules::{FOUNDERS_MAX, FoundingFault};
 pub use handle::{Member, Replication};
 pub use history::reader::JournalReader;

@@ -12,7 +12,7 @@
 //! | `lifecycle` | consensus | the node's state, admission of peers, the vote gate | its group stops |
 //! | `caretaker` | consensus | founding, node starts and losses, expiry | its group stops |
 //! | `snapshotter` | consensus | snapshots and purge | its group stops |
-//! | `comparison` | consensus | state hashes against the peers' | its group stops, or it has convicted this node |
+//! | `comparison` | consensus | state hashes against the peers', healing of a wrong state | its group stops |
 //! | the engine's own tasks | – | elections, replication, apply | the engine is shut down |
 //!
 //! Stop order: leadership moves away, the door for commands closes, the consensus group stops, the
@@ -28,7 +28,9 @@ use openraft::{Config, SnapshotPolicy};
 use quorate_storage::index::IndexPlace;
 use quorate_storage::recovery::Tail;
 use quorate_storage::snapshot::{Catalogue, Owner};
-use quorate_storage::{Log, LogOptions, OpenReport, Preparation, Preparer, Step, Writer};
+use quorate_storage::{
+    Log, LogOptions, OpenError, OpenReport, Preparation, Preparer, Step, Writer,
+};
 use tokio::sync::{mpsc, watch};
 
 use super::consensus::applied::Applied;
@@ -47,8 +49,11 @@ use super::history::reader::History;
 use super::journal::Journal;
 use super::members::ask::Answerer;
 use super::members::divergence::Comparison;
+use super::members::healing::Healer;
 use super::members::lanes::Lanes;
+use super::members::mender::Mender;
 use super::members::peers::{Peers, Roster};
+use super::members::repair::Repair;
 use super::proposing::log_time::LogTime;
 use super::proposing::pending::Pending;
 use super::proposing::proposer::{Forwarded, Proposer};
@@ -122,11 +127,23 @@ impl Replication {
         let state = watch::Sender::new(NodeState::Starting);
         let mut directory = Directory::open(disk, dir)?;
         // A member opens its log before it says hello: the hello tells whether its end is sound.
+        let mut wounded = false;
         let mut store = match directory.standing() {
             Standing::Formed { proposal, .. } if proposal.founder(&name).is_none() => {
                 return Err(StartError::NotAFounder { name, cluster: proposal.cluster });
             }
-            Standing::Formed { .. } => Some(Store::open(&directory, &retention, &groups).await?),
+            Standing::Formed { proposal, .. } => {
+                match Store::open(&directory, &retention, &groups).await {
+                    Err(StartError::Storage(OpenError::Hole(hole))) => {
+                        if proposal.founders.len() == 1 {
+                            return Err(StartError::Hole { hole, dir: directory.dir.clone() });
+                        }
+                        wounded = true;
+                        None
+                    }
+                    opened => Some(opened?),
+                }
+            }
             _ => None,
         };
         let mut hello = Hello::new(name.clone(), directory.nonce(), directory.incarnation());
@@ -140,8 +157,18 @@ impl Replication {
             authority: peer.authority,
             reset_key: ResetKey::from_bytes(directory.reset_keys().0),
         };
-        let (mesh, streams) = Mesh::start(mesh_settings, hello, &groups.mesh)?;
+        let (mesh, mut streams) = Mesh::start(mesh_settings, hello, &groups.mesh)?;
         let started = async {
+            if wounded {
+                state.send_replace(NodeState::Replaying);
+                let repair = repair_of(&directory, &retention, &groups, &mesh, clock)?;
+                Box::pin(repair.run(&mut streams)).await?;
+                let opened = Store::open(&directory, &retention, &groups).await?;
+                let standing = directory.standing().clone();
+                let introduction = Introduction { cut: opened.cut, standing };
+                mesh.change_hello(|hello| introduce(hello, &introduction));
+                store = Some(opened);
+            }
             if store.is_none() {
                 state.send_replace(NodeState::Joining);
                 found(&mut directory, &mesh, expect, clock).await?;
@@ -171,7 +198,7 @@ impl Replication {
                 state,
                 clock,
             };
-            assembly.run(founding, streams).await
+            Box::pin(assembly.run(founding, streams)).await
         };
         let started = started.await;
         if started.is_err() {
@@ -194,8 +221,7 @@ impl Store {
             return Err(StartError::Stopped);
         };
         let owner = Owner { cluster_id: proposal.cluster.0, lineage: proposal.lineage.0 };
-        let mut options = LogOptions::new(owner.cluster_id, owner.lineage);
-        options.segment_bytes = retention.segment_bytes;
+        let options = log_options(proposal, retention);
         let dir = &directory.dir;
         let disk = Arc::clone(&directory.disk);
         // Walks the log and flushes what it carries over: no work for a thread of the runtime.
@@ -229,6 +255,35 @@ impl Store {
         let cut = matches!(report.tail, Tail::Cut(_));
         Ok(Self { log, catalogue: Arc::new(catalogue), cut, is_empty })
     }
+}
+
+fn log_options(proposal: &Proposal, retention: &Retention) -> LogOptions {
+    let mut options = LogOptions::new(proposal.cluster.0, proposal.lineage.0);
+    options.segment_bytes = retention.segment_bytes;
+    options
+}
+
+/// The repair of a member from its peers.
+fn repair_of(
+    directory: &Directory,
+    retention: &Retention,
+    groups: &Groups,
+    mesh: &Mesh,
+    clock: Clock,
+) -> Result<Repair, StartError> {
+    let Standing::Formed { proposal, .. } = directory.standing() else {
+        return Err(StartError::Stopped);
+    };
+    let Some((_, id)) = membership(directory.standing(), mesh.name()) else {
+        return Err(StartError::Stopped);
+    };
+    Ok(Repair {
+        disk: Arc::clone(&directory.disk),
+        dir: directory.dir.clone(),
+        options: log_options(proposal, retention),
+        peers: Peers::new(mesh.clone(), Roster::new(proposal, id), clock),
+        supervisor: groups.storage.clone(),
+    })
 }
 
 fn tell(report: &OpenReport, dir: &Path) {
@@ -340,7 +395,7 @@ impl Assembly {
     async fn run(
         mut self,
         founding: super::settings::FoundingSettings,
-        streams: mpsc::Receiver<IncomingStream>,
+        mut streams: mpsc::Receiver<IncomingStream>,
     ) -> Result<Replication, StartError> {
         let (member, clock) = (self.member.clone(), self.clock);
         self.state.send_replace(NodeState::Replaying);
@@ -357,7 +412,7 @@ impl Assembly {
             supervisor: self.groups.consensus.clone(),
             index: None,
         };
-        self.restore(&store).await?;
+        self.restore(&store, &mut streams).await?;
         let sources = IndexSources {
             place: self.index.clone(),
             log: self.store.log.clone(),
@@ -371,7 +426,10 @@ impl Assembly {
         let roster = Roster::new(&self.proposal, member.id);
         let peers = Peers::new(self.mesh.clone(), roster, clock);
         let gate = VoteGate::new(self.store.cut);
-        let raft = self.engine(&store, &peers, &gate).await?;
+        let repair =
+            repair_of(&self.directory, &self.retention, &self.groups, &self.mesh, self.clock)?;
+        let mender = Mender::new(repair, self.store.log.clone());
+        let raft = self.engine(&store, &peers, &gate, mender.clone()).await?;
         let quorum = QuorumView::new(clock);
         let contact = LeaderContact::new(clock);
         let forwarded = Forwarded::new();
@@ -381,6 +439,8 @@ impl Assembly {
             applied: store.applied.clone(),
             state: self.state.subscribe(),
             own: member.id,
+            log: self.store.log.clone(),
+            supervisor: self.groups.consensus.clone(),
         };
         let progress = watch::Sender::new(Progress::Waiting);
         let core = Arc::new(Core {
@@ -394,6 +454,7 @@ impl Assembly {
                 Arc::clone(&self.store.catalogue),
                 self.groups.consensus.clone(),
                 clock,
+                mender,
             ),
             pending: Arc::clone(&pending),
             peers: peers.clone(),
@@ -455,8 +516,23 @@ impl Assembly {
             supervisor: group.clone(),
         };
         group.spawn("snapshotter", snapshotter.run(group.stop_signal()));
-        let comparison =
-            Comparison { applied: store.applied.clone(), journal, peers: peers.clone() };
+        let healer = Healer {
+            applied: store.applied.clone(),
+            journal: journal.clone(),
+            log: self.store.log.clone(),
+            catalogue: Arc::clone(&self.store.catalogue),
+            peers: peers.clone(),
+            history: core.history.clone(),
+            index: core.index.clone(),
+            supervisor: group.clone(),
+        };
+        let comparison = Comparison {
+            applied: store.applied.clone(),
+            journal,
+            peers: peers.clone(),
+            healer,
+            diverged: watch::Sender::new(false),
+        };
         let lifecycle = Lifecycle {
             core: Arc::clone(&core),
             gate,
@@ -478,29 +554,41 @@ impl Assembly {
         Ok(Replication { core })
     }
 
-    /// Loads the newest snapshot; the log after it is applied once its commitment is known.
-    async fn restore(&self, store: &StateStore) -> Result<(), StartError> {
+    /// Loads the newest snapshot; the log after it is applied once its commitment is known. A member
+    /// that has no whole snapshot left which its log goes on from gets one from a peer.
+    async fn restore(
+        &self,
+        store: &StateStore,
+        streams: &mut mpsc::Receiver<IncomingStream>,
+    ) -> Result<(), StartError> {
         let dir = self.directory.dir.clone();
         let state_fault = |source| StartError::State { dir: dir.clone(), source };
-        let loading = store.clone();
-        let loaded = self
-            .groups
-            .consensus
-            .blocking("snapshot load", move || loading.load_newest())
-            .await
-            .map_err(|_| StartError::Stopped)?
-            .map_err(state_fault)?;
-        let log = &self.store.log;
-        let next = loaded.map_or(0, |index| index + 1);
-        if log.first_index() > next {
-            let what = format!(
-                "the log begins at entry {} and the newest snapshot ends at {}",
-                log.first_index(),
-                loaded.map_or_else(|| "none".to_owned(), |index| index.to_string()),
-            );
-            return Err(state_fault(std::io::Error::other(what)));
+        loop {
+            let loading = store.clone();
+            let loaded = self
+                .groups
+                .consensus
+                .blocking("snapshot load", move || loading.load_newest())
+                .await
+                .map_err(|_| StartError::Stopped)?
+                .map_err(state_fault)?;
+            let first = self.store.log.first_index();
+            let next = loaded.map_or(0, |index| index + 1);
+            if first <= next {
+                return Ok(());
+            }
+            if self.proposal.founders.len() == 1 {
+                let what = format!(
+                    "the log begins at entry {first} and the newest snapshot ends at {}",
+                    loaded.map_or_else(|| "none".to_owned(), |index| index.to_string()),
+                );
+                return Err(state_fault(std::io::Error::other(what)));
+            }
+            let repair =
+                repair_of(&self.directory, &self.retention, &self.groups, &self.mesh, self.clock)?;
+            let catalogue = &self.store.catalogue;
+            Box::pin(repair.fetch_missing_snapshot(catalogue, first - 1, streams)).await?;
         }
-        Ok(())
     }
 
     async fn engine(
@@ -508,6 +596,7 @@ impl Assembly {
         store: &StateStore,
         peers: &Peers,
         gate: &VoteGate,
+        mender: Mender,
     ) -> Result<Raft, StartError> {
         let refused =
             |reason: &dyn std::fmt::Display| StartError::Consensus { reason: reason.to_string() };
@@ -534,11 +623,13 @@ impl Assembly {
             self.store.log.clone(),
             Arc::clone(&self.store.catalogue),
             self.groups.consensus.clone(),
-        );
+        )
+        .with_mender(mender);
         let network = Network {
             peers: peers.clone(),
             catalogue: Arc::clone(&self.store.catalogue),
             clock: self.clock,
+            supervisor: self.groups.consensus.clone(),
         };
         let id = self.member.id.0;
         let raft = Raft::new(id, Arc::new(config), network, log_store, store.clone()).await;
