@@ -197,6 +197,11 @@ impl Replication {
         self.core.client_reset_key
     }
 
+    /// Shows where the node stands in the metrics.
+    pub fn publish_figures(&self) {
+        self.core.publish_figures();
+    }
+
     /// Takes a snapshot now, rather than when enough log has grown.
     pub async fn take_snapshot(&self) {
         // Fails only when the engine has stopped.

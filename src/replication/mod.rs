@@ -14,6 +14,7 @@
 mod consensus;
 mod core;
 mod error;
+mod figures;
 mod founding;
 mod handle;
 mod history;
