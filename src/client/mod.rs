@@ -48,6 +48,7 @@ mod connection;
 mod deliveries;
 mod error;
 mod event;
+mod look;
 mod outbox;
 mod pending;
 mod publisher;
@@ -68,6 +69,7 @@ pub use config::{ClientConfig, Patience};
 pub use connection::dial::ClientEndpoint;
 pub use error::{AttemptFailed, ConnectFailed, RequestError, SessionEnded};
 pub use event::{Event, EventStream, Topic};
+pub use look::{LookFailed, Onlooker};
 pub use pending::{Acknowledgement, Answered, Detail, Pending};
 pub use publisher::{Acknowledgements, Publisher};
 pub use reading::{Fetched, FetchedTopic, Freshness, ReadOptions};
@@ -93,9 +95,6 @@ use crate::domain::id::{ClusterId, Index, Lineage, SessionId};
 use crate::domain::selector::Selector;
 use crate::protocol::command::ClientCommand;
 use crate::supervisor::Supervisor;
-
-/// Events of a new stream that show that its selection was taken, without its answer.
-const EVENTS_BEFORE_ANSWER: usize = 256;
 
 /// A session of a cluster; clones share it. The session ends with [`close`](Self::close) or when
 /// the last clone is dropped; streams of events alone do not keep it.
@@ -202,8 +201,7 @@ impl Client {
     }
 
     /// Subscribes to the topics that `selector` matches, now and in future. The stream begins with
-    /// the topics that exist and their values, then [`Event::Current`]; it is given out when they
-    /// begin to come in numbers, so take its events.
+    /// the topics that exist and their values, then [`Event::Current`].
     ///
     /// Streams of one client whose selectors overlap each get every event.
     ///
@@ -220,7 +218,8 @@ impl Client {
             select: true,
         };
         let pending = self.command(&command, Some(number)).await?;
-        self.selected(stream, pending).await
+        pending.within(self.shared().config.patience.request).await?;
+        Ok(stream)
     }
 
     /// Listens for topics being added and removed where `selector` matches. The stream begins with
@@ -237,35 +236,8 @@ impl Client {
             selector: selector.to_owned(),
             select: true,
         };
-        let pending = self.command(&command, None).await?;
+        let pending = self.command(&command, Some(stream.guard.subscription)).await?;
         pending.within(self.shared().config.patience.request).await?;
-        Ok(stream)
-    }
-
-    /// Waits for the answer to a stream's selection, or for so many events that it must have been
-    /// taken: the node answers when it has sent all initial values, and those may be more than a
-    /// stream holds that nobody reads yet.
-    async fn selected(
-        &self,
-        mut stream: EventStream,
-        pending: Pending,
-    ) -> Result<EventStream, RequestError> {
-        let mut first = Vec::new();
-        let arrival = async {
-            while first.len() < EVENTS_BEFORE_ANSWER {
-                match stream.batches.recv().await {
-                    Some(batch) => first.extend(batch),
-                    // The session is over, which the answer tells with its reason.
-                    None => std::future::pending().await,
-                }
-            }
-        };
-        tokio::select! {
-            biased;
-            answer = pending.within(self.shared().config.patience.request) => drop(answer?),
-            () = arrival => {}
-        }
-        stream.batch = first.into_iter();
         Ok(stream)
     }
 

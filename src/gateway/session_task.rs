@@ -9,12 +9,11 @@ use tokio::time::MissedTickBehavior;
 
 use crate::domain::effect::CloseReason;
 use crate::domain::id::{Index, Position, SessionId};
-use crate::domain::limits;
 use crate::domain::machine::Answered;
 use crate::domain::outcome::{Outcome, Rejection};
-use crate::gateway::delivery::event_writer::{EventWriter, spawn_bulk};
+use crate::gateway::delivery::event_writer::EventWriter;
 use crate::gateway::delivery::journal_cursor::JournalCursor;
-use crate::gateway::delivery::subscriber::{BulkOrder, Subscriber};
+use crate::gateway::delivery::subscriber::Subscriber;
 use crate::gateway::entrance::handshake::Opened;
 use crate::gateway::farewell;
 use crate::gateway::hosting::{Hosting, READS_MAX};
@@ -30,7 +29,7 @@ use crate::protocol::server_message::{Acknowledged, AcknowledgementWriter};
 use crate::protocol::{ClientMessage, DecodeError, ErrorCode, ServerMessage};
 use crate::replication::SessionProposer;
 use crate::supervisor::OwnedTask;
-use crate::telemetry::event;
+use crate::telemetry::{event, metrics};
 use crate::transport::{CloseCode, Connection, Frame, FrameReceiver, FrameSender, ReceiveError};
 
 /// Bytes that wait on the control stream from which on no more requests are read.
@@ -41,15 +40,6 @@ const FRAMES_PER_TURN: usize = 256;
 const INLINE_ROWS_BYTES_MAX: usize = 64 * 1024;
 /// What the last frames may take to leave.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Something that this session's own tasks have done.
-#[derive(Debug)]
-enum Done {
-    /// The initial values of a select command have been sent.
-    Initial { request: u64, index: Index },
-    /// A read has its answer.
-    Read(ServerMessage),
-}
 
 /// How a connection ends.
 #[derive(Debug)]
@@ -83,14 +73,15 @@ struct Session {
     reads: usize,
     acknowledgements: AcknowledgementWriter,
     out: BytesMut,
-    done: mpsc::Sender<Done>,
+    /// Replies of reads that this session's own tasks carry out.
+    done: mpsc::Sender<ServerMessage>,
     beat: Duration,
 }
 
 /// Serves an open session until its connection ends.
 pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: Opened) {
     let Opened { mut sender, mut receiver, mut answers, mut registration, .. } = opened;
-    let (done, mut finished) = mpsc::channel(READS_MAX + limits::SESSION_IN_FLIGHT_MAX);
+    let (done, mut finished) = mpsc::channel(READS_MAX);
     let mut session = Session {
         session: opened.session,
         epoch: opened.epoch,
@@ -111,7 +102,7 @@ pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: O
         hosting: Arc::clone(&hosting),
         connection: connection.clone(),
     };
-    session.begin(opened.bulk);
+    session.begin();
     let mut beat = tokio::time::interval(session.beat);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut quorum = hosting.replication.quorum();
@@ -136,7 +127,7 @@ pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: O
                 // Attached anew by a later connection, or the node stops: both say so themselves.
                 None => break End::Told(registration.ending().await),
             },
-            Some(done) = finished.recv() => session.take_done(done),
+            Some(reply) = finished.recv() => session.take_read_reply(&reply),
             flushed = sender.flush(), if backlog > 0 => if flushed.is_err() {
                 break End::Lost;
             },
@@ -155,12 +146,9 @@ pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: O
 
 impl Session {
     /// Starts what goes on from an earlier connection.
-    fn begin(&mut self, bulk: Option<BulkOrder>) {
-        if self.subscriber.has_interest() {
-            self.start_writer(JournalCursor::default());
-        }
-        if let Some(order) = bulk {
-            spawn_bulk(&self.hosting, &self.connection, order, || ());
+    fn begin(&mut self) {
+        if let Some(cursor) = self.subscriber.begins_with() {
+            self.start_writer(cursor);
         }
         let quorate = self.hosting.replication.quorum().borrow().is_quorate();
         if !quorate {
@@ -234,8 +222,10 @@ impl Session {
                 self.submit();
                 Err(End::Goodbye)
             }
-            // The conversation lets one hello through, and that was taken before.
-            ClientMessage::Hello(_) => Err(out_of_place(&"a second hello")),
+            // The conversation lets one of them through, and that was taken before.
+            ClientMessage::Hello(_) | ClientMessage::Look(_) => {
+                Err(out_of_place(&"a second hello"))
+            }
         }
     }
 
@@ -279,6 +269,7 @@ impl Session {
         let submitted = self.proposer.submit_all(self.requests.answered_below(), commands);
         if let Err(refusal) = submitted {
             let (code, retry_ms) = reply_code::refusal(refusal);
+            metrics::request_refused(code.number());
             self.requests.shed_from(last);
             self.put(&ServerMessage::Shed { first: last, code, retry_ms });
         }
@@ -309,12 +300,8 @@ impl Session {
                 self.put(&message);
                 return Ok(());
             }
-            // The answer waits for the initial values.
-            Some(Note::FollowUp(follow_up))
-                if !matches!(outcome, Outcome::Rejected(_))
-                    && self.follow(origin.request, *index, follow_up) =>
-            {
-                return Ok(());
+            Some(Note::FollowUp(follow_up)) if !matches!(outcome, Outcome::Rejected(_)) => {
+                self.follow(origin.request, *index, follow_up);
             }
             _ => {}
         }
@@ -328,15 +315,12 @@ impl Session {
         Ok(())
     }
 
-    /// Follows a change of what the session hears of; true if the answer waits for initial values.
-    fn follow(&mut self, request: u64, index: Index, follow_up: FollowUp) -> bool {
+    /// Follows a change of what the session hears of. The answer does not wait until it has been
+    /// told, which takes as long as the client takes to read it.
+    fn follow(&mut self, request: u64, index: Index, follow_up: FollowUp) {
         let begin = self.writer.is_none();
-        if begin && follow_up == FollowUp::Changed && !self.subscriber.will_hear() {
-            return false;
-        }
         let past = if begin { self.past.take() } else { None };
-        let announced = (follow_up == FollowUp::Selected).then_some(request);
-        let order = self.subscriber.change(announced, begin, past);
+        self.subscriber.change((request, index), follow_up, begin, past);
         if begin {
             let cursor = match past {
                 Some(_) => {
@@ -347,13 +331,6 @@ impl Session {
             };
             self.start_writer(cursor);
         }
-        let Some(order) = order else { return false };
-        let done = self.done.clone();
-        spawn_bulk(&self.hosting, &self.connection, order, move || {
-            // As many as may be in flight fit; a closed channel means that the session is over.
-            let _ = done.try_send(Done::Initial { request, index });
-        });
-        true
     }
 
     fn start_writer(&mut self, cursor: JournalCursor) {
@@ -406,7 +383,7 @@ impl Session {
                 reply.answer = ReadAnswer::Bulk { bulk };
             }
             // As many as may wait fit; a closed channel means that the session is over.
-            let _ = done.try_send(Done::Read(ServerMessage::ReadReply { correlation, reply }));
+            let _ = done.try_send(ServerMessage::ReadReply { correlation, reply });
             if let Some((bulk, (rows, more))) = bulk.zip(rows) {
                 let purpose = BulkPurpose::Fetch(correlation);
                 let begin =
@@ -430,16 +407,9 @@ impl Session {
         self.put(&ServerMessage::ReadReply { correlation, reply });
     }
 
-    fn take_done(&mut self, done: Done) {
-        match done {
-            Done::Initial { request, index } => {
-                self.acknowledge(request, index, Acknowledged::Done);
-            }
-            Done::Read(message) => {
-                self.reads -= 1;
-                self.put(&message);
-            }
-        }
+    fn take_read_reply(&mut self, reply: &ServerMessage) {
+        self.reads -= 1;
+        self.put(reply);
     }
 
     fn tell_quorum(&mut self, quorate: bool) {
@@ -502,6 +472,7 @@ impl Session {
                 (ending.code, ending.retry_ms, ending.code.to_string())
             }
         };
+        metrics::connection_closed(code.number());
         self.put(&ServerMessage::Close { code, retry_ms, text: text.clone() });
         let last = async {
             self.hand_over(&mut sender).map_err(drop)?;
