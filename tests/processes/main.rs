@@ -15,4 +15,5 @@
 mod all_killed;
 mod flights;
 mod harness;
+mod hostile;
 mod leader_killed;
