@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_storage::Disk;
 use quorate_storage::disk::RealDisk;
 use quorate_storage::index::IndexPlace;
 use tokio::sync::watch;
@@ -38,7 +39,7 @@ use crate::supervisor::{Exit, ExitCode, Supervisor};
 use crate::telemetry::event;
 use crate::telemetry::health::{Health, Verdict};
 use crate::telemetry::recorder::Recorder;
-use crate::transport::certificate::{self, Pem};
+use crate::transport::certificate;
 use crate::transport::tls::{Authority, Identity, ServerTls};
 use crate::transport::{BindError, Endpoint, EndpointLimits, ResetKey, TlsError};
 
@@ -271,25 +272,12 @@ fn sources(
 /// The node's certificate and the cluster's authority: from the files that the settings name, or
 /// generated once into the directory.
 fn certificates(settings: &NodeSettings) -> Result<(Identity, Authority), NodeError> {
-    if let Some(files) = &settings.tls {
-        let identity = Identity::load(&files.certificate, &files.key)?;
-        return Ok((identity, Authority::load(&files.ca)?));
-    }
-    let dir = settings.dir.join("tls");
-    let (ca_file, ca_key) = certificate::paths(&dir, "ca");
-    let (file, key) = certificate::paths(&dir, settings.name.as_str());
-    if !file.exists() {
-        std::fs::create_dir_all(&dir).map_err(|source| file_error(&dir, source))?;
-        let ca = if ca_file.exists() {
-            Pem::load(&ca_file, &ca_key)?
-        } else {
-            let ca = certificate::make_ca("quorate")?;
-            ca.store(&ca_file, &ca_key)?;
-            ca
-        };
-        certificate::make_node(&ca, &settings.name, &[])?.store(&file, &key)?;
-    }
-    Ok((Identity::load(&file, &key)?, Authority::load(&ca_file)?))
+    let files = match &settings.tls {
+        Some(files) => files.clone(),
+        None => certificate::generated(&settings.dir, &settings.name)?,
+    };
+    let identity = Identity::load(&files.certificate, &files.key)?;
+    Ok((identity, Authority::load(&files.ca)?))
 }
 
 fn replication_settings(
@@ -393,6 +381,7 @@ fn spawn_health(supervisor: &Supervisor, replication: &Replication, health: Heal
                     };
                     facts.ready = match state {
                         NodeState::Ready => Verdict::Yes,
+                        NodeState::ReadOnly => Verdict::no("read-only: the disk is full"),
                         other => Verdict::no(other.as_str()),
                     };
                     facts.safe_to_stop = if is_safe {
@@ -444,6 +433,10 @@ impl LockedDirectory {
     /// waited for a little.
     async fn take(dir: &Path, clock: Clock) -> Result<Self, NodeError> {
         std::fs::create_dir_all(dir).map_err(|source| file_error(dir, source))?;
+        // Whatever becomes durable in it would be lost with its name.
+        if let Some(parent) = dir.parent() {
+            RealDisk.sync_dir(parent).map_err(|source| file_error(parent, source))?;
+        }
         let path = dir.join("lock");
         let lock = File::create(&path).map_err(|source| file_error(&path, source))?;
         let give_up = clock.now() + LOCK_PATIENCE;

@@ -62,7 +62,7 @@ mod tests {
         for (error, code) in [
             (RequestError::Selector(selector), ExitCode::USAGE),
             (RequestError::ReadTimedOut, ExitCode::TIMED_OUT),
-            (RequestError::OutcomeUnknown { request: 7 }, ExitCode::TIMED_OUT),
+            (RequestError::OutcomeUnknown { request: 7, parked: None }, ExitCode::TIMED_OUT),
             (RequestError::SessionEnded(SessionEnded::Closed.into()), ExitCode::CONNECTION),
             (RequestError::WindowFull, ExitCode::FAILED),
         ] {

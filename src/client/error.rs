@@ -142,10 +142,12 @@ pub enum RequestError {
     },
     /// The caller's wait is over, the command is not: the library goes on with it under its number
     /// until it is resolved or the session ends.
-    #[error("no answer to request {request} in time; its outcome is unknown")]
+    #[error("no answer to request {request} in time; its outcome is unknown{}", Why(*parked))]
     OutcomeUnknown {
         /// The command's request number.
         request: u64,
+        /// Why the node takes no commands for now, if it has said so.
+        parked: Option<ErrorCode>,
     },
     /// The session ended before the answer came; whether the command was applied is not known.
     #[error("request {request} was not answered, its outcome is unknown: {reason}")]
@@ -200,5 +202,14 @@ impl RequestError {
             Self::Refused { code, .. } => Some(*code),
             _ => None,
         }
+    }
+}
+
+/// Prints a reason, if there is one.
+struct Why(Option<ErrorCode>);
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |code| write!(formatter, ": {code}"))
     }
 }

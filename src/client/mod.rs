@@ -152,6 +152,21 @@ impl Client {
         &self.handle.shared
     }
 
+    /// Waits for a command's answer; when the time is over it says why the node takes none, if the
+    /// node has said so.
+    async fn answer_of(&self, pending: Pending) -> Result<Answered, RequestError> {
+        match pending.within(self.shared().config.patience.request).await {
+            Err(RequestError::OutcomeUnknown { request, .. }) => {
+                let parked = match &*self.shared().state.borrow() {
+                    ConnectionState::Parked { code, .. } => Some(*code),
+                    _ => None,
+                };
+                Err(RequestError::OutcomeUnknown { request, parked })
+            }
+            answer => answer,
+        }
+    }
+
     /// The session's identifier.
     #[must_use]
     pub fn session(&self) -> SessionId {
@@ -218,7 +233,7 @@ impl Client {
             select: true,
         };
         let pending = self.command(&command, Some(number)).await?;
-        pending.within(self.shared().config.patience.request).await?;
+        self.answer_of(pending).await?;
         Ok(stream)
     }
 
@@ -237,7 +252,7 @@ impl Client {
             select: true,
         };
         let pending = self.command(&command, Some(stream.guard.subscription)).await?;
-        pending.within(self.shared().config.patience.request).await?;
+        self.answer_of(pending).await?;
         Ok(stream)
     }
 

@@ -79,7 +79,7 @@ impl Pending {
         let request = self.request;
         match tokio::time::timeout(patience, self).await {
             Ok(answer) => answer,
-            Err(_) => Err(RequestError::OutcomeUnknown { request }),
+            Err(_) => Err(RequestError::OutcomeUnknown { request, parked: None }),
         }
     }
 }

@@ -12,6 +12,7 @@ use super::outbox::Outbox;
 use super::pending::Completions;
 use crate::clock::Clock;
 use crate::domain::id::{ClusterId, Lineage, SessionId};
+use crate::protocol::ErrorCode;
 use crate::protocol::command::ClientCommand;
 use crate::protocol::handshake::{NodeAddress, SECRET_BYTES, SessionLimits, Welcome};
 
@@ -27,10 +28,12 @@ pub enum ConnectionState {
         /// Its name.
         node: Arc<str>,
     },
-    /// The node has lost its quorum: commands wait, only `stale` reads are answered.
+    /// The node takes no commands for now; they wait, here or on the way to another node.
     Parked {
         /// Its name.
         node: Arc<str>,
+        /// Why: it has lost its quorum and answers only `stale` reads, or its disk is full.
+        code: ErrorCode,
     },
     /// No node serves the session; the addresses are tried in turn.
     Reconnecting,

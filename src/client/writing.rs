@@ -110,7 +110,7 @@ impl Client {
     /// of its type.
     pub async fn set(&self, path: &TopicPath, value: Value<'_>) -> Result<Answered, RequestError> {
         let pending = self.update(&Target::Path(path.clone()), value).await?;
-        pending.within(self.shared().config.patience.request).await
+        self.answer_of(pending).await
     }
 
     /// Sets a topic under a constraint, adding it first where a specification is given.
@@ -119,7 +119,7 @@ impl Client {
     /// [`RequestError`]; refused with 306 if the constraint does not hold.
     pub async fn set_topic(&self, set: SetTopic<'_>) -> Result<Answered, RequestError> {
         let pending = self.begin_set_topic(set).await?;
-        pending.within(self.shared().config.patience.request).await
+        self.answer_of(pending).await
     }
 
     /// As [`set_topic`](Self::set_topic), without waiting for the answer.
@@ -213,13 +213,13 @@ impl Client {
         let (scope, selector) = (scope.to_owned(), selector.to_owned());
         let command = ClientCommand::Select { scope, selector, select };
         let pending = self.command(&command, Some(0)).await?;
-        pending.within(self.shared().config.patience.request).await.map(drop)
+        self.answer_of(pending).await.map(drop)
     }
 
     /// Sends a command and waits for its outcome.
     async fn answer(&self, command: &ClientCommand) -> Result<Answered, RequestError> {
         let pending = self.command(command, None).await?;
-        pending.within(self.shared().config.patience.request).await
+        self.answer_of(pending).await
     }
 
     /// Sends a command; one that changes what the session hears of names the local stream that it

@@ -66,6 +66,7 @@ pub(super) fn refusal(refusal: Refusal) -> (ErrorCode, u32) {
     match refusal {
         Refusal::Overloaded { retry_ms } => (ErrorCode::Overloaded, retry_ms),
         Refusal::Inquorate => (ErrorCode::Inquorate, PARKED_RETRY_MS),
+        Refusal::DiskFull => (ErrorCode::DiskFull, PARKED_RETRY_MS),
         Refusal::Stopped => (ErrorCode::Draining, RETRY_MS),
     }
 }
@@ -93,6 +94,7 @@ pub(super) fn read_error(error: ReadError) -> (ErrorCode, u32) {
 pub(super) fn state(state: NodeState) -> Option<ErrorCode> {
     match state {
         NodeState::Ready => None,
+        NodeState::ReadOnly => Some(ErrorCode::DiskFull),
         NodeState::Inquorate => Some(ErrorCode::Inquorate),
         NodeState::Quarantined => Some(ErrorCode::Quarantined),
         NodeState::Draining | NodeState::Stopped => Some(ErrorCode::Draining),
@@ -101,6 +103,16 @@ pub(super) fn state(state: NodeState) -> Option<ErrorCode> {
         | NodeState::Joining
         | NodeState::CatchingUp
         | NodeState::Poisoned => Some(ErrorCode::NotReady),
+    }
+}
+
+/// Why a node takes no commands of the sessions that it has, though it keeps them; none if it does.
+#[must_use]
+pub(super) fn parked(state: NodeState, quorate: bool) -> Option<ErrorCode> {
+    match state {
+        NodeState::ReadOnly => Some(ErrorCode::DiskFull),
+        _ if !quorate => Some(ErrorCode::Inquorate),
+        _ => None,
     }
 }
 
@@ -135,7 +147,8 @@ mod tests {
 
     #[test]
     fn what_passes_by_itself_is_transient() {
-        for refused in [Refusal::Overloaded { retry_ms: 3 }, Refusal::Inquorate, Refusal::Stopped] {
+        let refusals = [Refusal::Inquorate, Refusal::DiskFull, Refusal::Stopped];
+        for refused in refusals.into_iter().chain([Refusal::Overloaded { retry_ms: 3 }]) {
             assert!(refusal(refused).0.is_transient(), "{refused:?}");
         }
         assert!(propose_error(ProposeError::OutcomeUnknown).0.is_transient());

@@ -71,6 +71,8 @@ struct Session {
     batch: Vec<(u64, Bytes)>,
     answered: Index,
     reads: usize,
+    /// The reason for which the client was told that commands are refused here.
+    parked: Option<ErrorCode>,
     acknowledgements: AcknowledgementWriter,
     out: BytesMut,
     /// Replies of reads that this session's own tasks carry out.
@@ -95,6 +97,7 @@ pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: O
         batch: Vec::new(),
         answered: Index::default(),
         reads: 0,
+        parked: None,
         acknowledgements: AcknowledgementWriter::default(),
         out: BytesMut::new(),
         done,
@@ -105,7 +108,7 @@ pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: O
     session.begin();
     let mut beat = tokio::time::interval(session.beat);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut quorum = hosting.replication.quorum();
+    let (mut quorum, mut state) = (hosting.replication.quorum(), hosting.replication.state());
     let mut stop = hosting.supervisor.stop_signal();
     let end = loop {
         if let Err(end) = session.hand_over(&mut sender) {
@@ -131,9 +134,8 @@ pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: O
             flushed = sender.flush(), if backlog > 0 => if flushed.is_err() {
                 break End::Lost;
             },
-            changed = quorum.changed() => if changed.is_ok() {
-                session.tell_quorum(quorum.borrow_and_update().is_quorate());
-            },
+            Ok(()) = quorum.changed() => session.tell_parked(),
+            Ok(()) = state.changed() => session.tell_parked(),
             _ = beat.tick() => session.put_beat(),
         }
     };
@@ -150,10 +152,7 @@ impl Session {
         if let Some(cursor) = self.subscriber.begins_with() {
             self.start_writer(cursor);
         }
-        let quorate = self.hosting.replication.quorum().borrow().is_quorate();
-        if !quorate {
-            self.tell_quorum(false);
-        }
+        self.tell_parked();
     }
 
     /// Hands what has been laid to the control stream.
@@ -412,12 +411,18 @@ impl Session {
         self.put(reply);
     }
 
-    fn tell_quorum(&mut self, quorate: bool) {
-        if quorate {
-            self.put(&ServerMessage::Unparked);
-        } else {
-            let code = ErrorCode::Inquorate;
-            self.put(&ServerMessage::Parked { code, retry_ms: PARKED_RETRY_MS });
+    /// Tells the client when commands begin to be refused here, or are taken again.
+    fn tell_parked(&mut self) {
+        let replication = &self.hosting.replication;
+        let quorate = replication.quorum().borrow().is_quorate();
+        let parked = reply_code::parked(*replication.state().borrow(), quorate);
+        if parked == self.parked {
+            return;
+        }
+        self.parked = parked;
+        match parked {
+            Some(code) => self.put(&ServerMessage::Parked { code, retry_ms: PARKED_RETRY_MS }),
+            None => self.put(&ServerMessage::Unparked),
         }
     }
 

@@ -149,6 +149,8 @@ error_codes! {
     Quarantined = 507, "the node is quarantined";
     /// The node holds as many sessions as it may.
     TooManySessions = 508, "the node holds too many sessions";
+    /// The node's disk is full: it answers reads, and takes commands when there is space again.
+    DiskFull = 509, "the node's disk is full";
     /// The node failed in a way that is not the client's fault.
     Internal = 599, "the node failed internally";
 }
@@ -168,6 +170,7 @@ impl ErrorCode {
                 | Self::Deadline
                 | Self::Quarantined
                 | Self::TooManySessions
+                | Self::DiskFull
                 | Self::Internal
         )
     }

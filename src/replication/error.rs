@@ -27,6 +27,9 @@ pub enum Refusal {
     /// The node cannot see a quorum.
     #[error("the node does not see a quorum")]
     Inquorate,
+    /// The node's disk is full.
+    #[error("the node's disk is full")]
+    DiskFull,
     /// The node stops, or the session has been detached from it.
     #[error("the node no longer takes commands of this session")]
     Stopped,

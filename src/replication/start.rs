@@ -3,6 +3,7 @@
 //! | task or thread | group | owns | ends when |
 //! |---|---|---|---|
 //! | `log writer` (thread) | storage | the log's writer: group commit | the log is closed |
+//! | `log preparer` (thread) | storage | the file of the log's next segment, the footer of the last | the log is closed |
 //! | `index` (thread) | storage | the index of the log | its group stops |
 //! | mesh tasks | mesh | connections to peers | the mesh is stopped |
 //! | `lanes`, one `lane` per stream | consensus | what other members ask | its group stops, or the stream ends |
@@ -27,7 +28,7 @@ use openraft::{Config, SnapshotPolicy};
 use quorate_storage::index::IndexPlace;
 use quorate_storage::recovery::Tail;
 use quorate_storage::snapshot::{Catalogue, Owner};
-use quorate_storage::{Log, LogOptions, OpenReport, Step, Writer};
+use quorate_storage::{Log, LogOptions, OpenReport, Preparation, Preparer, Step, Writer};
 use tokio::sync::{mpsc, watch};
 
 use super::consensus::applied::Applied;
@@ -67,6 +68,8 @@ use crate::telemetry::event;
 const WRITER_WAIT: Duration = Duration::from_millis(100);
 /// How long the writer pauses while the disk is full.
 const FULL_PAUSE: Duration = Duration::from_millis(50);
+/// How long the preparer pauses then: the writer comes first.
+const PREPARE_AGAIN: Duration = Duration::from_millis(500);
 /// How long tasks have to end when the start fails.
 const GIVE_UP_PATIENCE: Duration = Duration::from_secs(1);
 /// Entries in one append request; bytes bound it before this does.
@@ -215,6 +218,8 @@ impl Store {
         }
         let stopping = groups.storage.clone();
         groups.storage.spawn_thread("log writer", move |stop| drive(writer, &stop, &stopping))?;
+        let preparer = log.preparer();
+        groups.storage.spawn_thread("log preparer", move |stop| prepare(preparer, &stop))?;
         let cut = matches!(report.tail, Tail::Cut(_));
         Ok(Self { log, catalogue: Arc::new(catalogue), cut, is_empty })
     }
@@ -243,12 +248,19 @@ fn tell(report: &OpenReport, dir: &Path) {
 /// The writer's thread: group after group until the log is closed, or nothing can be flushed. A
 /// stop without a close, as after a start that failed, ends it between two groups.
 pub(super) fn drive(mut writer: Writer, stop: &StopSignal, supervisor: &Supervisor) {
+    let mut is_full = false;
     loop {
         match writer.step(Some(WRITER_WAIT)) {
             Step::Idle { .. } if stop.is_stopped() => return,
+            Step::Full(_) if stop.is_stopped() => return,
+            Step::Flushed { .. } if std::mem::take(&mut is_full) => {
+                tracing::info!(event = event::DISK_RECOVERED, "there is space again");
+            }
             Step::Idle { .. } | Step::Flushed { .. } | Step::Marked => {}
             Step::Full(fault) => {
-                tracing::warn!(event = event::DISK_FULL, %fault, "the disk is full");
+                if !std::mem::replace(&mut is_full, true) {
+                    tracing::warn!(event = event::DISK_FULL, %fault, "the disk is full");
+                }
                 std::thread::sleep(FULL_PAUSE);
             }
             Step::Poisoned(poisoned) => {
@@ -258,6 +270,19 @@ pub(super) fn drive(mut writer: Writer, stop: &StopSignal, supervisor: &Supervis
                 return;
             }
             Step::Closed => return,
+        }
+    }
+}
+
+/// The preparer's thread. What is wrong with the disk, the writer finds and tells.
+fn prepare(mut preparer: Preparer, stop: &StopSignal) {
+    loop {
+        match preparer.step(Some(WRITER_WAIT)) {
+            Preparation::Idle if stop.is_stopped() => return,
+            Preparation::Full(_) if stop.is_stopped() => return,
+            Preparation::Idle | Preparation::Prepared { .. } | Preparation::Settled { .. } => {}
+            Preparation::Full(_) => std::thread::sleep(PREPARE_AGAIN),
+            Preparation::Poisoned(_) | Preparation::Closed => return,
         }
     }
 }
@@ -388,6 +413,8 @@ impl Assembly {
             history: core.history.clone(),
             index,
             raft,
+            disk: Arc::clone(&self.directory.disk),
+            dir: self.directory.dir.clone(),
             log: self.store.log.clone(),
             catalogue: Arc::clone(&self.store.catalogue),
             retention: self.retention,

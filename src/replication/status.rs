@@ -18,6 +18,8 @@ pub enum NodeState {
     CatchingUp,
     /// Serves.
     Ready,
+    /// Its disk is full: serves what it has applied, takes no commands until there is space.
+    ReadOnly,
     /// No quorum in sight: keeps its identity and log, serves stale reads only.
     Inquorate,
     /// Its state differs from a majority's: serves nothing, goes on voting.
@@ -32,12 +34,13 @@ pub enum NodeState {
 
 impl NodeState {
     /// Every state, from start to stop.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Starting,
         Self::Replaying,
         Self::Joining,
         Self::CatchingUp,
         Self::Ready,
+        Self::ReadOnly,
         Self::Inquorate,
         Self::Quarantined,
         Self::Poisoned,
@@ -54,6 +57,7 @@ impl NodeState {
             Self::Joining => "joining",
             Self::CatchingUp => "catching-up",
             Self::Ready => "ready",
+            Self::ReadOnly => "read-only",
             Self::Inquorate => "inquorate",
             Self::Quarantined => "quarantined",
             Self::Poisoned => "poisoned",

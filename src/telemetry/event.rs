@@ -61,6 +61,8 @@ events! {
     DOUBTS_NOT_SETTLED = "Q-112";
     /// The index of the log cannot be written, or is off.
     INDEX_TROUBLE = "Q-113";
+    /// Much has been set aside on this disk.
+    QUARANTINE_LARGE = "Q-117";
 
     /// A cluster was founded.
     CLUSTER_FOUNDED = "Q-200";
@@ -86,6 +88,8 @@ events! {
     NODE_LOST = "Q-210";
     /// The node may vote again: its log holds all that it could have acknowledged.
     VOTES_AGAIN = "Q-211";
+    /// This node leads with a full disk and hands leadership on.
+    HANDED_OVER = "Q-213";
 
     /// A UDP socket was bound; the fields say what buffers the kernel granted.
     SOCKET_BOUND = "Q-300";

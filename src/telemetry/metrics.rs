@@ -180,6 +180,11 @@ pub fn peer_call_failed() {
     counter!("quorate_peer_calls_failed_total").increment(1);
 }
 
+/// So many bytes have been set aside as damaged.
+pub fn quarantine_bytes(bytes: u64) {
+    gauge!("quorate_quarantine_bytes").set(bytes as f64);
+}
+
 /// This many sessions are connected to the node now.
 pub fn sessions_hosted(count: usize) {
     gauge!("quorate_sessions_hosted").set(count as f64);

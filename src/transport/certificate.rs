@@ -126,9 +126,10 @@ pub fn generated(dir: &Path, name: &NodeName) -> Result<TlsFiles, TlsError> {
             let (certificate, key) = paths(&aside, stem);
             pem.store(&certificate, &key)?;
         }
+        let sync = |dir: &Path| std::fs::File::open(dir).and_then(|dir| dir.sync_all());
+        sync(&aside).map_err(unwritable)?;
         std::fs::rename(&aside, &kept).map_err(unwritable)?;
-        let synced = std::fs::File::open(dir).and_then(|dir| dir.sync_all());
-        synced.map_err(|source| TlsError::Write { path: dir.to_owned(), source })?;
+        sync(dir).map_err(|source| TlsError::Write { path: dir.to_owned(), source })?;
     }
     let (ca, _) = paths(&kept, GENERATED_CA);
     let (certificate, key) = paths(&kept, GENERATED_NODE);

@@ -1,6 +1,7 @@
 //! A UDP socket with QUIC on it: accepts, dials, limits.
 
 use std::fmt;
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::connection::{CloseCode, Connection};
 use super::error::{AcceptError, BindError, Closed, ConnectError};
-use super::profile::{Edge, HANDSHAKE_TIMEOUT};
+use super::profile::{Edge, HANDSHAKE_TIMEOUT, PACKET_BYTES_MAX};
 use super::tls::{ClientTls, ServerTls};
 use crate::telemetry::{event, metrics};
 
@@ -121,10 +122,11 @@ impl Endpoint {
     ) -> Result<Self, BindError> {
         let unusable = |source| BindError::Socket { address, source };
         let (socket, buffers) = bind(address)?;
-        let config = match reset_key {
+        let mut config = match reset_key {
             Some(key) => endpoint_config(key),
             None => quinn::EndpointConfig::default(),
         };
+        config.max_udp_payload_size(PACKET_BYTES_MAX).map_err(|_| unusable(packet_size()))?;
         let inner = quinn::Endpoint::new(
             config,
             tls.map(ServerTls::config),
@@ -328,6 +330,11 @@ fn bind(address: SocketAddr) -> Result<(UdpSocket, SocketBuffers), BindError> {
 /// Linux reports twice what it grants, the other half being its own bookkeeping.
 fn granted(reported: usize) -> usize {
     if cfg!(target_os = "linux") { reported / 2 } else { reported }
+}
+
+/// What cannot be: the library refuses sizes under 1,200 only.
+fn packet_size() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "the packet size is out of range")
 }
 
 fn endpoint_config(key: &ResetKey) -> quinn::EndpointConfig {

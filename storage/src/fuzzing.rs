@@ -12,6 +12,7 @@ use crate::error::OpenError;
 use crate::format::{put_u32, put_u64, read_u8, read_u32, read_u64};
 use crate::log::append_log::{Completion, Log, LogOptions};
 use crate::log::group_commit::{Step, Writer};
+use crate::log::rotation::Preparation;
 use crate::record::{self, DURABLE_MARK_BYTES, ENTRY_HEAD_BYTES, FRAME_BYTES, Record, RecordKind};
 use crate::recovery::Tail;
 use crate::segment::{FOOTER_BYTES, HEADER_BYTES, SegmentHeader, file_name};
@@ -184,8 +185,12 @@ pub struct Statistics {
     pub kills: u64,
     /// Crashes and ends during an opening.
     pub crashes_in_opening: u64,
+    /// Openings that were made twice and came to the same.
+    pub opened_twice: u64,
     /// Openings that cut an unproven tail.
     pub cuts: u64,
+    /// Files made ahead and footers flushed afterwards.
+    pub prepared: u64,
     /// Calls that were acknowledged.
     pub acknowledged: u64,
 }
@@ -320,6 +325,19 @@ impl Modelled {
         self.take_acknowledged();
     }
 
+    /// What the writer need not wait for.
+    pub fn prepare(&mut self) {
+        if let Some((log, _)) = &self.running {
+            let mut preparer = log.preparer();
+            let busy = |step: &Preparation| {
+                matches!(step, Preparation::Prepared { .. } | Preparation::Settled { .. })
+            };
+            while busy(&preparer.step(None)) {
+                self.statistics.prepared += 1;
+            }
+        }
+    }
+
     /// Everything queued is flushed, or the machine goes down.
     pub fn drain(&mut self) {
         while let Some((_, writer)) = &mut self.running {
@@ -402,7 +420,14 @@ impl Modelled {
             self.go_down(next);
         }
         self.disk.go_down_after(u64::MAX / 2);
-        let (log, writer, report) = open(&self.disk).expect("a log that crashed opens");
+        let (mut log, mut writer, mut report) = open(&self.disk).expect("a log that crashed opens");
+        if next().is_multiple_of(4) {
+            let (before, tail) = (contents(&log), report.tail);
+            drop((log, writer));
+            (log, writer, report) = open(&self.disk).expect("a log that opened opens again");
+            assert_eq!((contents(&log), report.tail), (before, tail), "opening is idempotent");
+            self.statistics.opened_twice += 1;
+        }
         assert!(report.hard_state_proven, "a crash alone never makes the hard state doubtful");
         if let Tail::Cut(_) = report.tail {
             self.statistics.cuts += 1;
@@ -510,7 +535,12 @@ pub fn log_operations_on(disk: SimulatedDisk, bytes: &[u8]) -> Statistics {
             8 => modelled.truncate(argument % 8),
             9 => modelled.purge(argument % 8),
             10 if argument % 4 == 0 => modelled.reset(argument / 4 % 10),
-            10 | 11 => modelled.step(argument % 2 == 0),
+            10 | 11 => {
+                modelled.step(argument % 2 == 0);
+                if argument % 4 < 2 {
+                    modelled.prepare();
+                }
+            }
             12 | 13 => modelled.drain(),
             14 if argument % 8 == 0 => modelled.fail_flush_after(1 + argument / 8 % 4),
             14 => modelled.go_down_after(1 + argument % 24),

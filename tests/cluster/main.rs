@@ -10,6 +10,7 @@
 
 mod clients;
 mod damage;
+mod disk;
 mod founding;
 mod history;
 mod line;
@@ -17,6 +18,7 @@ mod node;
 mod order;
 mod restart;
 mod resume;
+mod retention;
 mod single;
 mod stage;
 mod strangers;

@@ -23,7 +23,7 @@ use quorate::replication::{
 };
 use quorate::supervisor::Supervisor;
 use quorate::transport::certificate::{Pem, make_ca, make_node};
-use quorate_storage::disk::RealDisk;
+use quorate_storage::disk::{FaultyDisk, RealDisk};
 use quorate_storage::index::{IndexPlace, MemoryStore};
 use tokio::sync::mpsc;
 
@@ -45,6 +45,9 @@ pub(crate) struct Stage {
     pub(crate) retention: Retention,
     /// Index by sled in each node's folder, as the product does; in memory otherwise.
     pub(crate) index_on_disk: bool,
+    /// Disks of nodes that have one of their own; the real one otherwise.
+    pub(crate) disks: BTreeMap<String, FaultyDisk>,
+    pub(crate) clock: Clock,
     pub(crate) up: BTreeMap<String, Running>,
 }
 
@@ -70,6 +73,8 @@ impl Stage {
             expect,
             retention: Retention { segment_bytes: 1 << 20, ..Retention::default() },
             index_on_disk: false,
+            disks: BTreeMap::new(),
+            clock: Clock::system(),
             up: BTreeMap::new(),
         }
     }
@@ -103,7 +108,10 @@ impl Stage {
         ReplicationSettings {
             name: name(node),
             dir: dir.to_owned(),
-            disk: Arc::new(RealDisk),
+            disk: match self.disks.get(node) {
+                Some(disk) => Arc::new(disk.clone()),
+                None => Arc::new(RealDisk),
+            },
             index: self.index_of(dir),
             expect: self.expect,
             peer: PeerSettings {
@@ -130,7 +138,7 @@ impl Stage {
         until("the port is free", || UdpSocket::bind(address).is_ok()).await;
         let supervisor = Supervisor::new(node.to_owned());
         let settings = self.settings(node, &dir);
-        let node = Replication::start(settings, &supervisor, Clock::system()).await?;
+        let node = Replication::start(settings, &supervisor, self.clock).await?;
         Ok(Running { node, supervisor })
     }
 

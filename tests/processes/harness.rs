@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -122,8 +122,16 @@ impl Cluster {
         let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
         let first = lines.next().unwrap().unwrap();
         assert!(first.starts_with("watching"), "{first}\n{}", self.logs());
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Watcher { path, child }
+        let served = Arc::new(Mutex::new(vec![(Instant::now(), node.to_owned())]));
+        let moves = Arc::clone(&served);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some(node) = line.strip_suffix(" serves this session") {
+                    moves.lock().unwrap().push((Instant::now(), node.to_owned()));
+                }
+            }
+        });
+        Watcher { path, child, served }
     }
 
     pub(crate) fn status(&self) -> Option<Value> {
@@ -224,9 +232,25 @@ impl Loader {
 pub(crate) struct Watcher {
     pub(crate) path: PathBuf,
     child: Owned,
+    /// The nodes that have served it, and since when.
+    served: Arc<Mutex<Vec<(Instant, String)>>>,
 }
 
 impl Watcher {
+    /// The node that serves it now, as far as it has said.
+    pub(crate) fn host(&self) -> String {
+        self.served.lock().unwrap().last().unwrap().1.clone()
+    }
+
+    /// Waits for a node to serve it anew after `since`; how long that took.
+    pub(crate) fn moved_after(&self, since: Instant) -> Option<Duration> {
+        wait(Duration::from_secs(30), || {
+            let served = self.served.lock().unwrap();
+            let (at, _) = served.iter().find(|(at, _)| *at > since)?;
+            Some(at.duration_since(since))
+        })
+    }
+
     /// The whole lines that it has printed so far.
     pub(crate) fn events(&self) -> Vec<Value> {
         let bytes = fs::read(&self.path).unwrap();

@@ -1,8 +1,11 @@
 //! The leader dies under load, three times.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::harness::{Cluster, Workload, say, wait};
+
+/// How soon a watcher whose node was killed has to be served by another.
+const MOVED_WITHIN: Duration = Duration::from_secs(5);
 
 #[test]
 fn nothing_is_lost_or_doubled_when_leaders_die() {
@@ -20,8 +23,17 @@ fn nothing_is_lost_or_doubled_when_leaders_die() {
         });
         assert!(moved.is_some(), "the stream stands still\n{}", cluster.logs());
         let leader = cluster.leader();
+        let orphans: Vec<_> = watchers.iter().filter(|w| w.host() == leader).collect();
+        assert!(round > 1 || !orphans.is_empty(), "nobody watches {leader}");
+        let killed_at = Instant::now();
         cluster.kill(&leader);
         say(&format!("round {round}: killed {leader}"));
+        for watcher in orphans {
+            let took = watcher.moved_after(killed_at);
+            let in_time = took.is_some_and(|took| took <= MOVED_WITHIN);
+            assert!(in_time, "a watcher of {leader} moved after {took:?}\n{}", cluster.logs());
+            say(&format!("round {round}: its watcher moved to {} in {took:?}", watcher.host()));
+        }
         // All three must be there again before the next kill, or the quorum would be the question.
         cluster_of_three(&cluster, &leader);
     }

@@ -14,7 +14,7 @@ use crate::cli::{output, runtime};
 use crate::client::{Client, ClientConfig, ClientEndpoint, Patience};
 use crate::supervisor::ExitCode;
 
-use super::measure::{Machine, Servers, file_system};
+use super::measure::{DiskMeter, Machine, Servers, file_system};
 use super::workload::EVERYTHING;
 
 /// How long a fresh cluster may take to be ready.
@@ -125,7 +125,8 @@ impl Stage {
 
     /// The servers' processes, if they are children of this one.
     pub(super) fn servers(&self) -> Option<Servers> {
-        self.cluster.as_ref().map(|cluster| Servers::new(cluster.pids()))
+        let disk = self.dir.as_deref().map_or(DiskMeter::Processes, DiskMeter::of);
+        self.cluster.as_ref().map(|cluster| Servers::new(cluster.pids(), disk))
     }
 
     /// Bytes of the files in all directories of a scratch cluster's nodes.
@@ -181,6 +182,7 @@ impl Stage {
             "nodes": self.cluster.as_ref().map(|cluster| cluster.nodes().len()),
             "tls": true,
             "file_system": self.dir.as_deref().map(file_system),
+            "disk_meter": self.dir.as_deref().map(|dir| DiskMeter::of(dir).name()),
             "cores": machine.cores,
             "processor": machine.processor,
             "kernel": machine.kernel,

@@ -33,6 +33,7 @@ const COLUMNS: &[Column] = &[
     ("all values to a new subscriber, s", |row| column::figure(row, "initial_values_s", 2)),
     ("first after, ms", |row| column::figure(row, "first_value_ms", 1)),
     ("server CPU of it, s", |row| column::figure(row, "initial_values_server_cpu_s", 2)),
+    ("client CPU of it, s", |row| column::figure(row, "initial_values_client_cpu_s", 2)),
 ];
 
 #[derive(Debug, clap::Args)]
@@ -93,6 +94,7 @@ async fn measure(stage: &mut Stage, client: &Client, arguments: &Arguments) -> a
         "initial_values_s": first.seconds,
         "first_value_ms": first.first_value_s.map(|seconds| seconds * 1_000.0),
         "initial_values_server_cpu_s": first.server_cpu_s,
+        "initial_values_client_cpu_s": first.client_cpu_s,
         "initial_values_again_s": reads.last().map(|read| read.seconds),
     });
     let mut settings = stage.settings();
@@ -115,6 +117,7 @@ pub(super) struct InitialValues {
     pub(super) seconds: f64,
     first_value_s: Option<f64>,
     server_cpu_s: Option<f64>,
+    client_cpu_s: f64,
 }
 
 /// Connects, subscribes to all topics of the benchmark, and waits for all their values.
@@ -155,5 +158,6 @@ pub(super) async fn read_all(
     drop(events);
     client.close().await;
     let server_cpu_s = after.server_cpu_s_since(&before);
-    Ok(InitialValues { seconds, first_value_s: first, server_cpu_s })
+    let client_cpu_s = after.own_cpu_s_since(&before);
+    Ok(InitialValues { seconds, first_value_s: first, server_cpu_s, client_cpu_s })
 }

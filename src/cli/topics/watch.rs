@@ -83,8 +83,8 @@ async fn tell_moves(mut states: Receiver<ConnectionState>) {
 fn state_text(state: &ConnectionState) -> Option<String> {
     Some(match state {
         ConnectionState::Connected { node } => format!("{node} serves this session"),
-        ConnectionState::Parked { node } => {
-            format!("{node} has lost its quorum; waiting for it, or for another node")
+        ConnectionState::Parked { node, code } => {
+            format!("{node} takes no commands: {code}; waiting for it, or for another node")
         }
         ConnectionState::Reconnecting => "the node is gone; trying the others".to_owned(),
         ConnectionState::Ended(_) => return None,

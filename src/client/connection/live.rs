@@ -172,9 +172,9 @@ impl Reader<'_> {
                 self.shared.counters.sheds.fetch_add(1, Ordering::Relaxed);
                 self.shared.to_send.notify_one();
             }
-            ServerMessage::Parked { retry_ms, .. } => {
+            ServerMessage::Parked { code, retry_ms } => {
                 let node = self.node.into();
-                self.shared.state.send_replace(ConnectionState::Parked { node });
+                self.shared.state.send_replace(ConnectionState::Parked { node, code });
                 let retry = Duration::from_millis(retry_ms.into());
                 self.unease.send_replace(Unease::Parked(retry));
             }

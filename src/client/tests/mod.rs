@@ -396,7 +396,7 @@ async fn a_parked_session_goes_where_there_is_a_quorum() {
     let (client, mut visit) = at_home(config, &one).await;
     let mut states = client.states();
     visit.say(ServerMessage::Parked { code: ErrorCode::Inquorate, retry_ms: 5 }).await;
-    let parked = ConnectionState::Parked { node: "n1".into() };
+    let parked = ConnectionState::Parked { node: "n1".into(), code: ErrorCode::Inquorate };
     soon(states.wait_for(|state| *state == parked)).await.unwrap();
     // The other node has no quorum yet either: the client stays and asks again.
     two.visit().await.refuse(ErrorCode::Inquorate).await;
@@ -420,7 +420,7 @@ async fn a_full_outage_is_reported_after_the_reconnect_timeout() {
     let unknown = client.update(&TARGET, Value::Json(b"{}")).await.unwrap();
     assert_eq!(
         unknown.within(Duration::from_millis(1)).await,
-        Err(RequestError::OutcomeUnknown { request: 2 })
+        Err(RequestError::OutcomeUnknown { request: 2, parked: None })
     );
     visit.vanish();
     drop(node);

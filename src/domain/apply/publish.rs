@@ -9,7 +9,7 @@ use crate::domain::effect::Effect;
 use crate::domain::id::TopicId;
 use crate::domain::limits;
 use crate::domain::outcome::Rejection;
-use crate::domain::topic::record::Topic;
+use crate::domain::topic::record::{DigestedValue, Topic};
 use crate::domain::topic::specification::Specification;
 use crate::domain::topic::tree::TopicTree;
 
@@ -56,13 +56,14 @@ pub(super) fn publish(
     let Some(topic) = topics.get(id) else { return false };
     let info = topic.info().clone();
     let retained = !info.specification.dont_retain_value();
-    if retained && topic.value() == value.bytes.as_ref() {
+    let digested = DigestedValue::of(value.bytes.as_ref());
+    if retained && topic.has_value(&digested) {
         return false;
     }
     // An own allocation: a slice would keep the whole entry alive for as long as the topic.
     let value = value.bytes.as_ref().map(|bytes| Bytes::copy_from_slice(bytes));
     let kept = if retained { value.clone() } else { None };
-    topics.publish(id, kept, context.index, through_stream);
+    topics.publish(id, (kept, &digested), context.index, through_stream);
     effects.push(Effect::Value { topic: info, value });
     true
 }

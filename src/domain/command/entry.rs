@@ -124,6 +124,22 @@ pub fn take_proposal(bytes: &mut Bytes) -> Result<Proposal, PayloadError> {
     Ok(Proposal { origin, command: bytes.split_to(length) })
 }
 
+/// The bytes of each command of a payload, in order, without decoding it; ends where the payload
+/// does, or is no payload.
+pub fn commands_of(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = match payload.first() {
+        Some(&VERSION) => payload.get(HEAD_BYTES..).unwrap_or_default(),
+        _ => &[],
+    };
+    std::iter::from_fn(move || {
+        let (origin, behind) = rest.split_at_checked(ORIGIN_BYTES)?;
+        let length = origin.last_chunk().copied().map(u32::from_le_bytes)?;
+        let (command, behind) = behind.split_at_checked(length as usize)?;
+        rest = behind;
+        Some(command)
+    })
+}
+
 impl Payload {
     /// The bytes of this payload.
     #[must_use]
@@ -193,6 +209,20 @@ mod tests {
     fn payloads_come_back() {
         assert_eq!(Payload::decode(payload().encode()), Ok(payload()));
         assert_eq!(Payload::decode(Payload::default().encode()), Ok(Payload::default()));
+    }
+
+    #[test]
+    fn commands_are_found_without_decoding() {
+        let bytes = payload().encode();
+        assert_eq!(commands_of(&bytes).collect::<Vec<_>>(), [&b"one"[..], b""]);
+        // Cut anywhere, what is whole before the cut is found and no more.
+        for length in 0..bytes.len() {
+            let cut = bytes.get(..length).unwrap();
+            let first = HEAD_BYTES + ORIGIN_BYTES + 3;
+            let whole = usize::from(length >= first);
+            assert_eq!(commands_of(cut).count(), whole, "{length} bytes");
+        }
+        assert_eq!(commands_of(&[VERSION + 1; 100]).count(), 0);
     }
 
     #[test]

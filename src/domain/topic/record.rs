@@ -14,7 +14,10 @@ use crate::domain::machine::hash::{ItemKind, digest, item};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
     pub(super) info: Arc<TopicInfo>,
-    pub(super) value: Option<Bytes>,
+    value: Option<Bytes>,
+    /// Of the value, so that neither a comparison nor the state hash visits the bytes of a value
+    /// that is about to go; zero without one.
+    value_digest: u64,
     pub(super) version: Index,
     pub(super) stream: Option<Arc<StreamHold>>,
 }
@@ -33,7 +36,43 @@ pub struct StreamHold {
     pub epoch: u32,
 }
 
+/// A value and its digest; what a topic is given.
+#[derive(Debug)]
+pub(in crate::domain) struct DigestedValue<'a> {
+    bytes: Option<&'a Bytes>,
+    digest: u64,
+}
+
+impl<'a> DigestedValue<'a> {
+    /// Reads the value once.
+    pub(in crate::domain) fn of(bytes: Option<&'a Bytes>) -> Self {
+        Self { bytes, digest: bytes.map_or(0, |bytes| digest(bytes)) }
+    }
+}
+
 impl Topic {
+    /// A topic with what it has from the start.
+    pub(super) fn new(
+        info: Arc<TopicInfo>,
+        value: Option<Bytes>,
+        version: Index,
+        stream: Option<Arc<StreamHold>>,
+    ) -> Self {
+        let value_digest = DigestedValue::of(value.as_ref()).digest;
+        Self { info, value, value_digest, version, stream }
+    }
+
+    /// Whether the topic's value equals another, byte for byte.
+    pub(in crate::domain) fn has_value(&self, other: &DigestedValue<'_>) -> bool {
+        self.value_digest == other.digest && self.value.as_ref() == other.bytes
+    }
+
+    /// Keeps `value`, whose digest is that of `digested`.
+    pub(super) fn keep(&mut self, value: Option<Bytes>, digested: &DigestedValue<'_>) {
+        self.value_digest = if value.is_some() { digested.digest } else { 0 };
+        self.value = value;
+    }
+
     /// What never changes while the topic lives.
     #[must_use]
     pub fn info(&self) -> &Arc<TopicInfo> {
@@ -70,7 +109,7 @@ impl Topic {
             self.info.id.0,
             self.version.0,
             u64::from(self.value.is_some()),
-            self.value.as_deref().map_or(0, digest),
+            self.value_digest,
             stream.map_or(0, |hold| hold.id.0),
             stream.map_or(0, |hold| hold.session.0),
             stream.map_or(0, |hold| u64::from(hold.epoch)),

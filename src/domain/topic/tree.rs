@@ -12,7 +12,7 @@ use bytes::{BufMut, Bytes};
 use imbl::{OrdMap, OrdSet};
 
 use super::path::TopicPath;
-use super::record::{StreamHold, Topic};
+use super::record::{DigestedValue, StreamHold, Topic};
 use super::slots::Slots;
 use super::specification::Specification;
 use crate::domain::effect::TopicInfo;
@@ -162,14 +162,14 @@ impl TopicTree {
             let key = canonical(specification).into_boxed_slice();
             let shared = self.specifications.get(&key).map(|shared| &shared.specification);
             *uses.entry(key).or_default() += 1;
-            let value_bytes = topic.value.as_ref().map_or(0, Bytes::len);
+            let value_bytes = topic.value().map_or(0, Bytes::len);
             for (holds, what) in [
                 (Arc::ptr_eq(info, &topic.info), "the two orders hold different topics"),
                 (info.id.0 < self.next_id, "a topic's identifier is yet to be given out"),
                 (topic.version >= info.added, "a topic's value is older than the topic"),
                 (value_bytes <= limits::VALUE_BYTES_MAX, "a value is over its limit"),
                 (
-                    !(specification.dont_retain_value() && topic.value.is_some()),
+                    !(specification.dont_retain_value() && topic.value().is_some()),
                     "a topic that retains no value has one",
                 ),
                 (
@@ -211,20 +211,20 @@ impl TopicTree {
             added,
         });
         self.next_id = self.next_id.wrapping_add(1);
-        self.put(Topic { info: Arc::clone(&info), value: None, version: added, stream: None });
+        self.put(Topic::new(Arc::clone(&info), None, added, None));
         info
     }
 
-    /// Gives a topic a published value; the newest stream stays only if the value came through it.
+    /// Gives a topic a published value, if it retains one, with the digest of what was published; the newest stream stays only if the value came through it.
     pub(in crate::domain) fn publish(
         &mut self,
         id: TopicId,
-        value: Option<Bytes>,
+        (value, digested): (Option<Bytes>, &DigestedValue<'_>),
         version: Index,
         through_stream: bool,
     ) {
         self.change(id, |topic| {
-            topic.value = value;
+            topic.keep(value, digested);
             topic.version = version;
             if !through_stream {
                 topic.stream = None;
@@ -262,7 +262,7 @@ impl TopicTree {
         }
         let specification = self.share(specification);
         let info = Arc::new(TopicInfo { id, path, specification, added });
-        self.put(Topic { info, value, version, stream: stream.map(Arc::new) });
+        self.put(Topic::new(info, value, version, stream.map(Arc::new)));
         true
     }
 

@@ -85,7 +85,7 @@ pub(in crate::gateway) struct NotOpened {
 impl NotOpened {
     pub(super) fn new(code: ErrorCode, text: impl ToString) -> Self {
         let retry_ms = code.is_transient().then_some(match code {
-            ErrorCode::Inquorate | ErrorCode::NotReady => PARKED_RETRY_MS,
+            ErrorCode::Inquorate | ErrorCode::DiskFull | ErrorCode::NotReady => PARKED_RETRY_MS,
             _ => RETRY_MS,
         });
         Self { code, text: text.to_string(), retry_ms }

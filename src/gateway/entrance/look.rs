@@ -34,9 +34,13 @@ pub(super) async fn answer(
         (Query::ClusterStatus | Query::Ping, _) => true,
         (_, Level::Stale) => matches!(
             state,
-            NodeState::Ready | NodeState::Inquorate | NodeState::CatchingUp | NodeState::Draining
+            NodeState::Ready
+                | NodeState::ReadOnly
+                | NodeState::Inquorate
+                | NodeState::CatchingUp
+                | NodeState::Draining
         ),
-        _ => state == NodeState::Ready,
+        _ => matches!(state, NodeState::Ready | NodeState::ReadOnly),
     };
     if !shows {
         let code = reply_code::state(state).unwrap_or(ErrorCode::NotReady);

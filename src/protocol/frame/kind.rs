@@ -32,7 +32,7 @@ pub const REPLY: u8 = 36;
 pub const READ_REPLY: u8 = 37;
 /// Node to client: this request number and all above it were not taken; send them again.
 pub const SHED: u8 = 38;
-/// Node to client: the node has lost its quorum and waits.
+/// Node to client: the node takes no commands for now.
 pub const PARKED: u8 = 39;
 /// Node to client: the node serves again.
 pub const UNPARKED: u8 = 40;

@@ -23,7 +23,7 @@ use crate::replication::consensus::raft_types::{
     Entry, Kind, LogId, Payload, Types, Vote, log_id, parts,
 };
 use crate::supervisor::Supervisor;
-use crate::telemetry::metrics;
+use crate::telemetry::{event, metrics};
 
 /// Bytes of entries in one append request; a longer entry travels alone.
 const REQUEST_BYTES: usize = 1024 * 1024;
@@ -207,6 +207,11 @@ impl RaftLogStorage<Types> for LogStore {
         }
         let log = self.log.clone();
         match self.supervisor.blocking("purge", move || log.purge(index)).await {
+            // Nothing was purged and nothing depends on it: the next purge makes up for it.
+            Ok(Err(LogError::DiskFull(fault))) => {
+                tracing::warn!(event = event::DISK_FULL, %fault, "no space to note a purge");
+                Ok(())
+            }
             Ok(result) => result.map_err(io::Error::other),
             Err(lost) => Err(io::Error::other(lost)),
         }

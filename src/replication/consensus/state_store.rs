@@ -38,6 +38,8 @@ pub(in crate::replication) type Raft = openraft::Raft<Types, StateStore>;
 
 /// How often a snapshot looks whether its last entry has become durable.
 const DURABLE_POLL: Duration = Duration::from_millis(5);
+/// How long a snapshot waits for space before it tries again.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Everything that apply and snapshots touch; clones share it.
 #[derive(Debug, Clone)]
@@ -117,6 +119,26 @@ impl StateStore {
         let index = reader.head().index;
         self.load(&reader)?;
         Ok(Some(index))
+    }
+
+    /// Writes a snapshot; a full disk is waited out, since nothing depends on this one.
+    async fn write_snapshot(&self, head: SnapshotHead, machine: Machine) -> io::Result<Kept> {
+        let mut told = false;
+        loop {
+            let catalogue = Arc::clone(&self.catalogue);
+            let (head, machine) = (head.clone(), machine.clone());
+            let write = move || catalogue.write(head, machine.to_records());
+            let written = self.supervisor.blocking("snapshot", write).await;
+            match written.map_err(io::Error::other)? {
+                Err(error) if error.is_full() => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(event = event::DISK_FULL, %error, "no space for a snapshot");
+                    }
+                    tokio::time::sleep(FULL_PAUSE).await;
+                }
+                written => return written.map_err(io::Error::other),
+            }
+        }
     }
 
     fn load(&self, reader: &quorate_storage::snapshot::SnapshotReader) -> Result<(), io::Error> {
@@ -240,13 +262,7 @@ impl RaftSnapshotBuilder<Types> for StateStore {
             state_hash: machine.hash(),
             meta: membership_bytes(&membership),
         };
-        let catalogue = Arc::clone(&self.catalogue);
-        let written = self
-            .supervisor
-            .blocking("snapshot", move || catalogue.write(head, machine.to_records()))
-            .await
-            .map_err(io::Error::other)?
-            .map_err(io::Error::other)?;
+        let written = self.write_snapshot(head, machine).await?;
         tracing::info!(
             event = event::SNAPSHOT_WRITTEN,
             entry = written.id.index,

@@ -26,7 +26,7 @@ use quorate_storage::snapshot::{Catalogue, Owner};
 use quorate_storage::{Log, Record, RecordKind};
 
 use crate::domain::effect::{Effect, Event, SessionChange};
-use crate::domain::entry::Payload;
+use crate::domain::entry::commands_of;
 use crate::domain::id::{Index as CommandIndex, SessionId};
 use crate::replication::history::scratch::{Scratch, ScratchFault};
 use crate::replication::journal::Journal;
@@ -114,10 +114,7 @@ fn post_topics(record: &Record, post: &mut dyn FnMut(&[u8], u64)) {
     if record.kind != RecordKind::Commands {
         return;
     }
-    // What cannot be decoded was never applied either.
-    let Ok(payload) = Payload::decode(record.payload.clone()) else { return };
-    for (offset, proposal) in (0..=u16::MAX).zip(&payload.proposals) {
-        let command = &proposal.command;
+    for (offset, command) in (0..=u16::MAX).zip(commands_of(&record.payload)) {
         let Some(id) = command.get(2..10).and_then(|id| <[u8; 8]>::try_from(id).ok()) else {
             continue;
         };

@@ -118,7 +118,8 @@ fn take_number(mut answer: Bytes) -> Result<u64, PeerFault> {
     if answer.len() == 8 { Ok(answer.get_u64_le()) } else { Err(PeerFault::Closed) }
 }
 
-const STATES: [NodeState; 10] = [
+/// By the number that stands for them between members; new ones go to the end.
+const STATES: [NodeState; 11] = [
     NodeState::Starting,
     NodeState::Replaying,
     NodeState::Joining,
@@ -129,6 +130,7 @@ const STATES: [NodeState; 10] = [
     NodeState::Poisoned,
     NodeState::Draining,
     NodeState::Stopped,
+    NodeState::ReadOnly,
 ];
 const ROLES: [Role; 4] = [Role::Leader, Role::Follower, Role::Candidate, Role::Learner];
 

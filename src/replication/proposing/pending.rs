@@ -31,9 +31,10 @@ const RETRY_MS: u32 = 20;
 pub(in crate::replication) enum Intake {
     /// They are.
     Open,
-    /// No quorum in sight, or nothing can be flushed: they are refused, those that wait go on
-    /// waiting.
+    /// No quorum in sight: they are refused, those that wait go on waiting.
     Inquorate,
+    /// Nothing can be flushed until there is space: as [`Self::Inquorate`].
+    DiskFull,
     /// The node drains: as [`Self::Inquorate`], and for good.
     Closing,
     /// The node stops or is quarantined.
@@ -406,6 +407,7 @@ impl Table {
         match self.intake {
             Intake::Stopped | Intake::Closing => Err(Refusal::Stopped),
             Intake::Inquorate => Err(Refusal::Inquorate),
+            Intake::DiskFull => Err(Refusal::DiskFull),
             Intake::Open
                 if self.unanswered >= permits_max
                     || self.unanswered_bytes + bytes > PERMIT_BYTES =>

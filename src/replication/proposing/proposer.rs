@@ -38,7 +38,7 @@ use crate::supervisor::StopSignal;
 use crate::telemetry::event;
 
 /// Entries that a leader has proposed and not yet applied.
-const ENTRIES_IN_FLIGHT: usize = 6;
+const ENTRIES_IN_FLIGHT: usize = 3;
 /// Bytes of forwarded commands that a leader holds before it stops reading from the lanes.
 const FORWARDED_BYTES: usize = 16 * 1024 * 1024;
 /// Commands in one forward frame.

@@ -28,6 +28,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// quorate, is in the wrong place after this long.
 const WRONG_PLACE_PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long a leader with a full disk waits for its heir, and how long before it tries another.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
+const HAND_OVER_AGAIN: Duration = Duration::from_secs(5);
+
 /// The task.
 #[derive(Debug)]
 pub(in crate::replication) struct Lifecycle {
@@ -59,6 +63,8 @@ fn state_of(facts: Facts) -> NodeState {
     match facts {
         Facts { log: LogFact::Poisoned, .. } => NodeState::Poisoned,
         Facts { diverged: true, .. } => NodeState::Quarantined,
+        // Before the quorum: a node that cannot store a vote loses sight of it for this reason.
+        Facts { log: LogFact::Full, .. } => NodeState::ReadOnly,
         Facts { quorum: Quorum::Lost, .. } => NodeState::Inquorate,
         Facts { quorum: Quorum::NotYet, .. } => NodeState::Joining,
         Facts { started: false, .. } => NodeState::CatchingUp,
@@ -68,10 +74,11 @@ fn state_of(facts: Facts) -> NodeState {
 
 /// Whether commands are taken in this state.
 fn intake_of(facts: Facts) -> Intake {
-    match (state_of(facts), facts.log) {
-        (NodeState::Poisoned | NodeState::Quarantined, _) => Intake::Stopped,
-        // A full disk is read-only: what it cannot flush must not be proposed here.
-        (NodeState::Inquorate, _) | (_, LogFact::Full) => Intake::Inquorate,
+    match state_of(facts) {
+        NodeState::Poisoned | NodeState::Quarantined => Intake::Stopped,
+        // What cannot be flushed must not be proposed here.
+        NodeState::ReadOnly => Intake::DiskFull,
+        NodeState::Inquorate => Intake::Inquorate,
         _ => Intake::Open,
     }
 }
@@ -90,12 +97,14 @@ impl Lifecycle {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let started = self.clock.now();
         let mut turned_away = false;
+        let mut handed_over = None;
         self.admit_all();
         loop {
             tokio::select! {
                 () = stop.stopped() => return,
                 _ = tick.tick() => {
                     self.look(diverged);
+                    self.hand_over_if_full(&mut handed_over);
                     let waited = self.clock.since(started) >= WRONG_PLACE_PATIENCE;
                     if turned_away && waited && self.is_out_of_place() {
                         self.supervisor.request_exit(Exit {
@@ -164,6 +173,22 @@ impl Lifecycle {
             *state = next;
             true
         });
+    }
+
+    /// A leader whose disk is full cannot lead: another member may have space. Tried again now and
+    /// then, since the heir may be full as well.
+    fn hand_over_if_full(&self, last: &mut Option<tokio::time::Instant>) {
+        let is_full = *self.core.state.borrow() == NodeState::ReadOnly;
+        let is_time = last.is_none_or(|last| self.clock.since(last) >= HAND_OVER_AGAIN);
+        if is_full && is_time && self.core.is_leader() {
+            *last = Some(self.clock.now());
+            tracing::warn!(event = event::HANDED_OVER, "the disk is full: leadership is handed on");
+            let core = Arc::clone(&self.core);
+            self.supervisor.spawn("hand over", async move {
+                // Whether another leads then shows in the next look.
+                let _moved = core.hand_over(HAND_OVER_PATIENCE).await;
+            });
+        }
     }
 
     /// Never quorate in this run, and no member of its own cluster in sight.
@@ -264,7 +289,7 @@ mod tests {
 
     #[test]
     fn states_and_doors_by_table() {
-        use NodeState::{CatchingUp, Inquorate, Joining, Poisoned, Quarantined, Ready};
+        use NodeState::{CatchingUp, Inquorate, Joining, Poisoned, Quarantined, ReadOnly, Ready};
         let base = Facts {
             quorum: Quorum::Quorate,
             started: true,
@@ -278,7 +303,12 @@ mod tests {
             (Facts { quorum: Quorum::Lost, ..base }, Inquorate, Intake::Inquorate),
             (Facts { diverged: true, ..base }, Quarantined, Intake::Stopped),
             (Facts { log: LogFact::Poisoned, diverged: true, ..base }, Poisoned, Intake::Stopped),
-            (Facts { log: LogFact::Full, ..base }, Ready, Intake::Inquorate),
+            (Facts { log: LogFact::Full, ..base }, ReadOnly, Intake::DiskFull),
+            (
+                Facts { log: LogFact::Full, quorum: Quorum::Lost, ..base },
+                ReadOnly,
+                Intake::DiskFull,
+            ),
         ] {
             assert_eq!((state_of(facts), intake_of(facts)), (state, intake), "{facts:?}");
         }

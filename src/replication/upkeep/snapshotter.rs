@@ -1,5 +1,6 @@
-//! When a snapshot is taken and how far the log is purged.
+//! When a snapshot is taken and how far the log is purged; how much has been set aside.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,17 +9,21 @@ use openraft::async_runtime::WatchReceiver;
 use quorate_storage::append_log::SegmentSummary;
 use quorate_storage::index::{Index, IndexState};
 use quorate_storage::snapshot::Catalogue;
-use quorate_storage::{Log, RecordKind};
+use quorate_storage::{Disk, Log, RecordKind, quarantine};
 
 use crate::clock::{Clock, milliseconds};
 use crate::replication::consensus::state_store::Raft;
 use crate::replication::history::reader::History;
 use crate::replication::settings::Retention;
 use crate::supervisor::{StopSignal, Supervisor};
-use crate::telemetry::event;
+use crate::telemetry::{event, metrics};
 
 /// How often the log's length is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often there is a look at what has been set aside.
+const QUARANTINE_EVERY: Duration = Duration::from_secs(60);
+/// Over so much of it the operator is told, and again whenever it has doubled.
+const QUARANTINE_BYTES_TOLD: u64 = 256 << 20;
 /// Snapshots kept at least: the newest, and the one before it in case the newest is found damaged.
 const SNAPSHOTS_KEPT_MIN: usize = 2;
 /// Where an entry of commands has its wall time: behind version and log time.
@@ -28,6 +33,8 @@ const WALL_TIME_AT: usize = 9;
 #[derive(Debug)]
 pub(in crate::replication) struct Snapshotter {
     pub(in crate::replication) raft: Raft,
+    pub(in crate::replication) disk: Arc<dyn Disk>,
+    pub(in crate::replication) dir: PathBuf,
     pub(in crate::replication) log: Log,
     pub(in crate::replication) catalogue: Arc<Catalogue>,
     pub(in crate::replication) retention: Retention,
@@ -44,9 +51,15 @@ impl Snapshotter {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // Entry of the newest snapshot that was asked for: one at a time.
         let mut asked = None;
+        let mut set_aside = tokio::time::interval(QUARANTINE_EVERY);
+        let mut told_at = QUARANTINE_BYTES_TOLD;
         loop {
             tokio::select! {
                 () = stop.stopped() => return,
+                _ = set_aside.tick() => {
+                    self.look_aside(&mut told_at).await;
+                    continue;
+                }
                 _ = tick.tick() => {}
             }
             self.history.forget_idle();
@@ -98,6 +111,18 @@ impl Snapshotter {
             if let Ok(Err(error)) = pruned.await {
                 tracing::warn!(event = event::SNAPSHOTS_NOT_PRUNED, %error, "old snapshots could not be removed");
             }
+        }
+    }
+
+    /// Tells how much has been set aside; nothing of it is removed.
+    async fn look_aside(&self, told_at: &mut u64) {
+        let (disk, dir) = (Arc::clone(&self.disk), self.dir.clone());
+        let look = move || quarantine::held_bytes(&*disk, &dir);
+        let Ok(Ok(bytes)) = self.supervisor.blocking("quarantine", look).await else { return };
+        metrics::quarantine_bytes(bytes);
+        if bytes >= *told_at {
+            *told_at = bytes.saturating_mul(2);
+            tracing::warn!(event = event::QUARANTINE_LARGE, bytes, "much has been set aside");
         }
     }
 

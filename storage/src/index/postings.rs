@@ -10,6 +10,8 @@
 //! Leaves are in key order, and a key with more postings than fit goes on in the next leaf. A
 //! lookup is a binary search over the leaves, whose number the segment's own entry holds.
 
+use std::cmp::Ordering;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::store::VALUE_BYTES_LIMIT;
@@ -29,6 +31,13 @@ pub struct Posting {
     pub record_offset: u64,
 }
 
+impl Posting {
+    /// In the order of the file.
+    fn cmp_place(&self, other: &Self) -> Ordering {
+        (self.record_offset, self.position).cmp(&(other.record_offset, other.position))
+    }
+}
+
 /// Collects the postings of one segment and packs them.
 #[derive(Debug, Default)]
 pub(super) struct PostingsBuilder {
@@ -38,9 +47,23 @@ pub(super) struct PostingsBuilder {
 
 #[derive(Debug, Clone, Copy)]
 struct Found {
+    /// The first eight bytes of the key, big-endian, zeros behind a shorter one: most keys are told
+    /// apart by it, without a look at their bytes.
+    prefix: u64,
     key_start: usize,
     key_bytes: usize,
     posting: Posting,
+}
+
+/// Bytes of a key that [`Found::prefix`] holds.
+const PREFIX_BYTES: usize = size_of::<u64>();
+
+fn prefix_of(key: &[u8]) -> u64 {
+    let mut prefix = [0; PREFIX_BYTES];
+    for (to, from) in prefix.iter_mut().zip(key) {
+        *to = *from;
+    }
+    u64::from_be_bytes(prefix)
 }
 
 impl PostingsBuilder {
@@ -50,7 +73,8 @@ impl PostingsBuilder {
         let key = cut(key);
         let key_start = self.keys.len();
         self.keys.extend_from_slice(key);
-        self.found.push(Found { key_start, key_bytes: key.len(), posting });
+        let prefix = prefix_of(key);
+        self.found.push(Found { prefix, key_start, key_bytes: key.len(), posting });
     }
 
     /// Number of postings.
@@ -64,15 +88,20 @@ impl PostingsBuilder {
         let key_of = |found: &Found| {
             keys.get(found.key_start..found.key_start + found.key_bytes).unwrap_or_default()
         };
-        self.found.sort_unstable_by(|a, b| {
-            key_of(a)
-                .cmp(key_of(b))
-                .then(a.posting.record_offset.cmp(&b.posting.record_offset))
-                .then(a.posting.position.cmp(&b.posting.position))
-        });
+        let by_key = |a: &Found, b: &Found| {
+            // Of keys with one prefix the shorter is less, if no more than the prefix is left.
+            a.prefix.cmp(&b.prefix).then_with(|| {
+                if a.key_bytes.max(b.key_bytes) <= PREFIX_BYTES {
+                    a.key_bytes.cmp(&b.key_bytes)
+                } else {
+                    key_of(a).cmp(key_of(b))
+                }
+            })
+        };
+        self.found.sort_unstable_by(|a, b| by_key(a, b).then(a.posting.cmp_place(&b.posting)));
         let mut leaves = Vec::new();
         let mut leaf = LeafBuilder::default();
-        for group in self.found.chunk_by(|a, b| key_of(a) == key_of(b)) {
+        for group in self.found.chunk_by(|a, b| by_key(a, b).is_eq()) {
             let Some(first) = group.first() else { continue };
             let key = key_of(first);
             let mut open = false;

@@ -17,6 +17,7 @@ use crate::log::hard_state::{NumberedState, STATE_BYTES_MAX};
 use crate::log::log_state::{Queued, SharedLog, State, Work};
 use crate::log::piece::{Piece, advance, damaged};
 use crate::log::poison::Poisoned;
+use crate::log::rotation::Preparer;
 use crate::log::standing::Bound;
 use crate::log::visible::End;
 use crate::record::{Damage, Frame, PAYLOAD_BYTES_MAX, Position, Record, RecordKind, chain_seed};
@@ -57,7 +58,7 @@ impl LogOptions {
             segment_bytes: 64 << 20,
             group_bytes_max: 1 << 20,
             queued_bytes_max: 64 << 20,
-            tail_bytes_max: 64 << 20,
+            tail_bytes_max: 16 << 20,
             mark_after: Duration::from_millis(10),
             full_retry_after: Duration::from_millis(200),
         }
@@ -441,6 +442,12 @@ impl Log {
     pub fn close(&self) {
         self.shared.lock().closed = true;
         self.shared.work.notify_all();
+        self.shared.ahead.notify_all();
+    }
+
+    /// Does ahead and afterwards what the writer need not wait for; see [`Preparer`].
+    pub fn preparer(&self) -> Preparer {
+        Preparer::new(SharedLog::clone(&self.shared))
     }
 
     fn queue_mark(&self, mut state: MutexGuard<'_, State>, record: Record, done: Completion) {

@@ -13,13 +13,11 @@ use crate::error::{DiskFault, DiskOperation};
 use crate::format::read_u64;
 use crate::log::append_log::{LogState, SegmentSummary};
 use crate::log::hard_state::{HardStateFile, NumberedState};
-use crate::log::log_state::{Queued, Segment, Shared, SharedLog, Work};
+use crate::log::log_state::{Queued, Segment, SharedLog, Work};
 use crate::log::poison::Poisoned;
-use crate::log::standing::Bound;
 use crate::log::visible::End;
 use crate::record::{DURABLE_MARK_BYTES, Frame, Position, RecordKind, write_durable_mark};
-use crate::recovery::with_purged;
-use crate::segment::{ActiveSegment, Carried, FOOTER_BYTES, Head, SegmentHeader, file_name};
+use crate::segment::{ActiveSegment, FOOTER_BYTES};
 
 /// What a [`Writer::step`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,20 +48,18 @@ pub enum Step {
 /// Owns the active segment. There is one per log.
 #[derive(Debug)]
 pub struct Writer {
-    shared: SharedLog,
-    active: ActiveSegment,
-    /// The active segment is sealed but has no successor yet: where its records end.
-    sealed_end: Option<u64>,
+    pub(super) shared: SharedLog,
+    pub(super) active: ActiveSegment,
     /// The end of the log in the order of the file, which may lag behind what readers see.
-    end: End,
+    pub(super) end: End,
     /// The newest hard state in the file.
-    hard_state: Option<NumberedState>,
+    pub(super) hard_state: Option<NumberedState>,
     hard_state_file: HardStateFile,
     /// The group that is being flushed, or that waits for space.
-    group: Vec<Queued>,
+    pub(super) group: Vec<Queued>,
     /// Reused from group to group.
-    buffer: Vec<u8>,
-    mark_owed: bool,
+    pub(super) buffer: Vec<u8>,
+    pub(super) mark_owed: bool,
 }
 
 /// What recovery hands to the writer.
@@ -87,7 +83,7 @@ enum Duty {
 
 /// Why a group was not flushed.
 #[derive(Debug)]
-enum Failure {
+pub(super) enum Failure {
     /// Nothing happened that cannot be done again.
     Full(DiskFault),
     Fatal(DiskFault),
@@ -106,7 +102,6 @@ impl Writer {
         Self {
             shared,
             active,
-            sealed_end: None,
             end,
             hard_state,
             hard_state_file,
@@ -270,14 +265,18 @@ impl Writer {
         let (segment_bytes, buffer_bytes_max) =
             (options.segment_bytes, 2 * options.group_bytes_max);
         let around = (2 * DURABLE_MARK_BYTES + FOOTER_BYTES + bytes) as u64;
-        if self.sealed_end.is_some()
-            || (!self.active.is_fresh() && self.active.end() + around > segment_bytes)
-        {
-            self.rotate()?;
-        }
-        self.active.reserve(segment_bytes)?;
-        let (positions, end, hard_state) = self.encode_group();
-        self.append_buffer(1 + positions.len() as u64)?;
+        let is_over = !self.active.is_fresh() && self.active.end() + around > segment_bytes;
+        let encoded = if is_over {
+            self.begin_next()?
+        } else {
+            self.active.reserve(segment_bytes)?;
+            self.buffer.clear();
+            write_durable_mark(&mut self.buffer, self.end.next_index, self.active.place(0));
+            let encoded = encode(&self.group, self.end, &self.active, &mut self.buffer);
+            self.append_buffer(1 + encoded.positions.len() as u64)?;
+            encoded
+        };
+        let Encoded { positions, end, hard_state } = encoded;
         let written = self.buffer.len();
         if self.buffer.capacity() > buffer_bytes_max {
             self.buffer = Vec::new();
@@ -292,37 +291,13 @@ impl Writer {
         Ok((positions.len(), written))
     }
 
-    /// Fills the buffer. Answers with the place of each frame, the log's end after the last, and
-    /// the newest hard state among them.
-    fn encode_group(&mut self) -> (Vec<Position>, End, Option<NumberedState>) {
-        self.buffer.clear();
-        write_durable_mark(&mut self.buffer, self.end.next_index, self.active.place(0));
-        let mut positions = Vec::with_capacity(self.group.len());
-        let (mut end, mut hard_state) = (self.end, None);
-        for item in &self.group {
-            let Work::Frame(frame) = &item.work else { continue };
-            positions.push(self.active.place(self.buffer.len()));
-            frame.write(&mut self.buffer);
-            end = end_after(end, frame);
-            if frame.kind == RecordKind::HardState {
-                let state = frame.payload.clone();
-                hard_state = Some(NumberedState { number: frame.index, state });
-            }
-        }
-        (positions, end, hard_state)
-    }
-
+    /// Before a full disk is reported, nothing of the failed write may be left behind the end.
     fn append_buffer(&mut self, records: u64) -> Result<(), Failure> {
         let appended = self.active.append(&self.buffer, records).map_err(Failure::from);
-        self.taken_back(appended)
-    }
-
-    /// Before a full disk is reported, nothing of the failed write may be left behind the end.
-    fn taken_back<T>(&mut self, result: Result<T, Failure>) -> Result<T, Failure> {
-        if let Err(Failure::Full(_)) = &result {
+        if let Err(Failure::Full(_)) = &appended {
             self.active.withdraw().map_err(Failure::Fatal)?;
         }
-        result
+        appended
     }
 
     /// Reports what is durable to the readers' side.
@@ -344,106 +319,9 @@ impl Writer {
         }
         state.visible.settle(self.shared.options.tail_bytes_max);
         state.space_found();
-    }
-
-    /// Seals the active segment and begins the next one. Can be repeated after a full disk.
-    fn rotate(&mut self) -> Result<(), Failure> {
-        let previous_end = match self.sealed_end {
-            Some(end) => end,
-            None => {
-                let End { next_index, last_term, .. } = self.end;
-                let sealed = self.active.seal(next_index, last_term).map_err(Failure::from);
-                let end = self.taken_back(sealed)?;
-                self.sealed_end = Some(end);
-                self.mark_owed = false;
-                self.report_sealed();
-                end
-            }
-        };
-        let header = self.next_header(self.end, previous_end);
-        let next = self.prepare(header)?;
-        self.switch_to(next)?;
-        Ok(())
-    }
-
-    fn next_header(&self, end: End, previous_end: u64) -> SegmentHeader {
-        SegmentHeader {
-            segment: self.active.header().segment + 1,
-            cluster_id: self.shared.options.cluster_id,
-            lineage: self.shared.options.lineage,
-            first_index: end.next_index,
-            previous_term: end.last_term,
-            chain: end.chain,
-            previous_end,
+        if state.is_spare_due(&self.shared.options) {
+            self.shared.ahead.notify_one();
         }
-    }
-
-    fn prepare(&self, header: SegmentHeader) -> Result<ActiveSegment, DiskFault> {
-        let Shared { folder, options, .. } = &*self.shared;
-        let head = Head::new(&header, self.hard_state.as_ref(), &Carried::default());
-        ActiveSegment::prepare(folder, header, &head, options.segment_bytes)
-    }
-
-    fn switch_to(&mut self, mut next: ActiveSegment) -> Result<(), DiskFault> {
-        next.publish(&self.shared.folder)?;
-        let segment = segment_of(&next);
-        self.shared.lock().segments.insert(next.header().segment, segment);
-        self.active = next;
-        self.sealed_end = None;
-        Ok(())
-    }
-
-    fn report_sealed(&self) {
-        let mut state = self.shared.lock();
-        let Some(segment) = state.segments.get_mut(&self.active.header().segment) else { return };
-        segment.summary.sealed = true;
-        segment.summary.bytes = self.active.end();
-        segment.summary.next_index = self.end.next_index;
-        let summary = segment.summary.clone();
-        drop(state);
-        let listener = self.shared.on_seal.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(listener) = listener {
-            listener(&summary);
-        }
-    }
-
-    /// A new first segment after a snapshot. The order makes each crash either the old log or the
-    /// new one: the segment is durable under its temporary name before the standing names it, and
-    /// opening gives it its name.
-    fn reset(&mut self, bound: Bound) -> Result<(), Failure> {
-        let Bound { index, term, chain } = bound;
-        let end = End { next_index: index + 1, last_term: term, chain };
-        let header = self.next_header(end, 0);
-        let next = self.prepare(header)?;
-        // The standing may name only what is there after a crash.
-        self.shared.folder.sync()?;
-        {
-            let shared = SharedLog::clone(&self.shared);
-            let mut standing = shared.standing.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(current) = standing.current() {
-                // From here on a repetition could tear the file that the standing names.
-                let changed = with_purged(current, header.segment, bound);
-                standing.save(changed).map_err(Failure::Fatal)?;
-            }
-            self.switch_to(next).map_err(Failure::Fatal)?;
-        }
-        self.end = end;
-        self.mark_owed = false;
-        let removed = {
-            let mut state = self.shared.lock();
-            if let Some(item) = self.group.first() {
-                state.visible.cut_written(item.epoch);
-            }
-            state.space_found();
-            let kept = state.segments.split_off(&header.segment);
-            std::mem::replace(&mut state.segments, kept)
-        };
-        for id in removed.into_keys() {
-            if let Err(fault) = self.shared.folder.remove(&file_name(id)) {
-                tracing::warn!(segment = id, %fault, "forgotten segment stays on disk");
-            }
-        }
-        Ok(())
     }
 }
 
@@ -459,7 +337,39 @@ pub(crate) fn segment_of(active: &ActiveSegment) -> Segment {
         bytes: active.end(),
         sealed: false,
     };
-    Segment { file, summary }
+    Segment { file, summary, settled: false }
+}
+
+/// A group as it stands in a buffer.
+pub(super) struct Encoded {
+    /// Where each frame will stand.
+    pub(super) positions: Vec<Position>,
+    /// The log's end after the last.
+    pub(super) end: End,
+    /// The newest hard state among them.
+    pub(super) hard_state: Option<NumberedState>,
+}
+
+/// Lays a group's frames behind what is in the buffer, which begins at the segment's end.
+pub(super) fn encode(
+    group: &[Queued],
+    mut end: End,
+    segment: &ActiveSegment,
+    buffer: &mut Vec<u8>,
+) -> Encoded {
+    let mut positions = Vec::with_capacity(group.len());
+    let mut hard_state = None;
+    for item in group {
+        let Work::Frame(frame) = &item.work else { continue };
+        positions.push(segment.place(buffer.len()));
+        frame.write(buffer);
+        end = end_after(end, frame);
+        if frame.kind == RecordKind::HardState {
+            let state = frame.payload.clone();
+            hard_state = Some(NumberedState { number: frame.index, state });
+        }
+    }
+    Encoded { positions, end, hard_state }
 }
 
 fn end_after(end: End, frame: &Frame) -> End {

@@ -22,9 +22,21 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// Told when something is queued, poisoned or closed.
     pub(crate) work: Condvar,
-    /// Taken before `state` where both are.
+    /// Locks are taken in the order `spare`, `standing`, `state`.
     pub(crate) standing: Mutex<StandingFile>,
     pub(crate) on_seal: Mutex<Option<SealListener>>,
+    /// Told when there is something to prepare, on poison and on close.
+    pub(crate) ahead: Condvar,
+    /// The file of the next segment, if it has been made. Whoever makes, takes or replaces that
+    /// file holds the lock meanwhile.
+    spare: Mutex<Option<Spare>>,
+}
+
+/// A file that waits to become a segment.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    pub(crate) id: u64,
+    pub(crate) file: NamedFile,
 }
 
 impl std::fmt::Debug for Shared {
@@ -47,7 +59,14 @@ impl Shared {
             work: Condvar::new(),
             standing: Mutex::new(standing),
             on_seal: Mutex::new(None),
+            ahead: Condvar::new(),
+            spare: Mutex::new(None),
         }
+    }
+
+    /// A file half made under the lock is not there yet; what follows makes it anew.
+    pub(crate) fn lock_spare(&self) -> MutexGuard<'_, Option<Spare>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A panic while the lock was held leaves nothing half-changed that a reader could not bear;
@@ -66,6 +85,7 @@ impl Shared {
         state.health = LogState::Poisoned(poisoned.clone());
         drop(state);
         self.work.notify_all();
+        self.ahead.notify_all();
         poisoned
     }
 }
@@ -79,6 +99,8 @@ pub(crate) struct State {
     pub(crate) hard_state: Option<NumberedState>,
     pub(crate) health: LogState,
     pub(crate) closed: bool,
+    /// The newest segment whose file has been made ahead.
+    pub(crate) spare: Option<u64>,
 }
 
 impl State {
@@ -99,6 +121,32 @@ impl State {
 }
 
 impl State {
+    /// The id of the segment after the active one.
+    pub(crate) fn next_segment(&self) -> Option<u64> {
+        self.segments.last_key_value().map(|(id, _)| id + 1)
+    }
+
+    /// The active segment is half full and the next file has not been made.
+    pub(crate) fn is_spare_due(&self, options: &LogOptions) -> bool {
+        let active = self.segments.last_key_value().map(|(_, segment)| &segment.summary);
+        active.is_some_and(|active| active.bytes >= options.segment_bytes / 2)
+            && self.next_segment() != self.spare
+    }
+
+    /// The oldest sealed segment whose footer may stand in the page cache only.
+    pub(crate) fn unsettled(&self) -> Option<(u64, NamedFile)> {
+        let unsettled = |segment: &&Segment| segment.summary.sealed && !segment.settled;
+        let segment = self.segments.values().find(unsettled)?;
+        Some((segment.summary.id, segment.file.clone()))
+    }
+
+    /// That footer is flushed.
+    pub(crate) fn settled(&mut self, id: u64) {
+        if let Some(segment) = self.segments.get_mut(&id) {
+            segment.settled = true;
+        }
+    }
+
     /// A flush succeeded: a full disk is over, a poison never is.
     pub(crate) fn space_found(&mut self) {
         if let LogState::DiskFull(_) = self.health {
@@ -112,6 +160,8 @@ impl State {
 pub(crate) struct Segment {
     pub(crate) file: NamedFile,
     pub(crate) summary: SegmentSummary,
+    /// Sealed, and its footer has been flushed.
+    pub(crate) settled: bool,
 }
 
 /// One thing for the writer to do, in order.

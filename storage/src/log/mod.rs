@@ -7,6 +7,7 @@ pub(crate) mod log_state;
 pub(crate) mod piece;
 pub(crate) mod points;
 pub mod poison;
+pub mod rotation;
 pub(crate) mod standing;
 pub mod twin_file;
 pub(crate) mod visible;

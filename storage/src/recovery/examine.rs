@@ -163,7 +163,7 @@ impl Opening {
             bytes,
             sealed: true,
         };
-        Ok(Segment { file, summary })
+        Ok(Segment { file, summary, settled: true })
     }
 
     /// Finds what of the last segment is proven, readable, damaged. Changes nothing.

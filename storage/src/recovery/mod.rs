@@ -326,6 +326,7 @@ impl Opening {
             hard_state: newest.clone(),
             health: LogState::Writable,
             closed: false,
+            spare: None,
         };
         let shared = Arc::new(Shared::new(self.folder, self.options, state, self.standing));
         let start = WriterStart { active, end, hard_state: newest, hard_state_file };

@@ -71,7 +71,7 @@ impl Opening {
             bytes: end.offset + FOOTER_BYTES as u64,
             sealed: true,
         };
-        self.segments.push(Segment { file: file.clone(), summary });
+        self.segments.push(Segment { file: file.clone(), summary, settled: true });
     }
 
     /// Carries what is readable after the last mark over into a fresh segment.

@@ -1,6 +1,6 @@
 //! The segment that is being written.
 
-use super::{Footer, SegmentHeader, file_name, new_file_name};
+use super::{FOOTER_BYTES, Footer, SegmentHeader, file_name, new_file_name};
 use crate::disk::{Folder, NamedFile, OpenMode};
 use crate::error::DiskFault;
 use crate::log::hard_state::NumberedState;
@@ -52,6 +52,11 @@ impl Head {
         }
         Self { bytes, records }
     }
+
+    /// Its bytes, and how many records are in them.
+    pub(crate) fn into_parts(self) -> (Vec<u8>, u64) {
+        (self.bytes, self.records)
+    }
 }
 
 /// Records of an unproven tail, as they stood in the segment before.
@@ -60,6 +65,25 @@ pub(crate) struct Carried {
     pub(crate) bytes: Vec<u8>,
     pub(crate) records: u64,
     pub(crate) next_index: u64,
+}
+
+/// Makes the file of a segment to come, its space reserved, under its temporary name.
+pub(crate) fn make_file(
+    folder: &Folder,
+    id: u64,
+    segment_bytes: u64,
+) -> Result<NamedFile, DiskFault> {
+    let name = new_file_name(id);
+    let made = folder.file(&name, OpenMode::Replace).and_then(|file| {
+        file.allocate(segment_bytes)?;
+        Ok(file)
+    });
+    made.inspect_err(|_| give_up_file(folder, id))
+}
+
+/// A full disk gets its space back; if even that fails, opening removes the file.
+pub(crate) fn give_up_file(folder: &Folder, id: u64) {
+    let _ = folder.remove(&new_file_name(id));
 }
 
 impl ActiveSegment {
@@ -71,25 +95,22 @@ impl ActiveSegment {
         head: &Head,
         segment_bytes: u64,
     ) -> Result<Self, DiskFault> {
-        let name = new_file_name(header.segment);
-        let prepared = folder.file(&name, OpenMode::Replace).and_then(|file| {
-            file.allocate(segment_bytes)?;
-            file.write(&head.bytes, 0)?;
-            file.sync()?;
-            Ok(file)
-        });
-        let file = match prepared {
-            Ok(file) => file,
+        let file = make_file(folder, header.segment, segment_bytes)?;
+        let mut prepared = Self::begin(header, file, segment_bytes);
+        match prepared.append(&head.bytes, head.records) {
+            Ok(()) => Ok(prepared),
             Err(fault) => {
-                // A full disk gets its space back; otherwise opening removes the file.
-                let _ = folder.remove(&name);
-                return Err(fault);
+                give_up_file(folder, header.segment);
+                Err(fault)
             }
-        };
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&head.bytes);
-        let (end, records) = (head.bytes.len() as u64, head.records);
-        Ok(Self { header, file, end, records, crc, allocated: segment_bytes })
+        }
+    }
+
+    /// A segment without a byte, in a file that [`make_file`] made. Its head is to be the start of
+    /// what is appended first.
+    pub(crate) fn begin(header: SegmentHeader, file: NamedFile, segment_bytes: u64) -> Self {
+        let crc = crc32fast::Hasher::new();
+        Self { header, file, end: 0, records: 0, crc, allocated: segment_bytes }
     }
 
     /// Gives a prepared segment its name, durable.
@@ -162,33 +183,22 @@ impl ActiveSegment {
         Ok(())
     }
 
-    /// The mark and footer that end the segment, and the footer's offset.
-    pub(crate) fn footer(&self, next_index: u64, last_term: u64) -> (Vec<u8>, u64) {
-        let mut bytes = Vec::new();
-        write_durable_mark(&mut bytes, next_index, self.place(0));
-        let mut crc = self.crc.clone();
-        crc.update(&bytes);
-        let offset = self.end + bytes.len() as u64;
+    /// Ends a segment that has a successor: footer written, spare space given back. Nothing is
+    /// flushed here: all that the footer says, opening can find out without it.
+    pub(crate) fn seal(&mut self, next_index: u64, last_term: u64) -> Result<(), DiskFault> {
         let footer = Footer {
             first_index: self.header.first_index,
             next_index,
             last_term,
-            records: self.records + 1,
-            offset,
-            crc: crc.finalize(),
+            records: self.records,
+            offset: self.end,
+            crc: self.crc.clone().finalize(),
         };
+        let mut bytes = Vec::with_capacity(FOOTER_BYTES);
         footer.write(&mut bytes);
-        (bytes, offset)
-    }
-
-    /// Ends the segment: mark, footer, spare space given back, flushed. Returns where its records
-    /// end.
-    pub(crate) fn seal(&mut self, next_index: u64, last_term: u64) -> Result<u64, DiskFault> {
-        let (bytes, footer_at) = self.footer(next_index, last_term);
         self.file.write(&bytes, self.end)?;
         self.file.truncate(self.end + bytes.len() as u64)?;
-        self.file.sync()?;
         self.end += bytes.len() as u64;
-        Ok(footer_at)
+        Ok(())
     }
 }

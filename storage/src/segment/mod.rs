@@ -14,14 +14,16 @@
 //! what stands there after that offset was carried over into this segment and counts no more.
 //!
 //! A file gets its name `<id, 16 hex digits>.seg` only when its head (all up to the first durable
-//! mark) has been flushed, and only when everything in earlier segments has been. So whatever stands
-//! before the last durable mark of the last segment is proven.
+//! mark) has been flushed, and only when every record in earlier segments has been. So whatever
+//! stands before the last durable mark of the last segment is proven, and every record of a segment
+//! that has a successor. The footer comes after the successor has its name; it may be missing after
+//! a crash, and opening writes it again.
 
 mod active;
 mod header;
 mod scanner;
 
-pub(crate) use active::{ActiveSegment, Carried, Head};
+pub(crate) use active::{ActiveSegment, Carried, Head, give_up_file, make_file};
 pub(crate) use header::HeaderFault;
 pub use header::{Footer, HEADER_BYTES, SegmentHeader};
 pub(crate) use scanner::ScanFault;

@@ -44,6 +44,12 @@ impl SnapshotError {
         Self { path: path.to_owned(), fault: SnapshotFault::Disk(error) }
     }
 
+    /// Whether space ran out, which passes.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(&self.fault, SnapshotFault::Disk(error) if crate::disk::is_full(error))
+    }
+
     /// Whether the file itself is at fault, so that asking again cannot help: its bytes are wrong
     /// or cannot be read. A disk that refuses for reasons of its own (no such file, no permission,
     /// no memory, no space) says nothing about the file.

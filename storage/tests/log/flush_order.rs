@@ -24,7 +24,7 @@ fn child() {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let options = LogOptions { segment_bytes: 4 << 10, ..LogOptions::new(CLUSTER, 0x11) };
     let (log, writer, _) = Log::open(disk, Path::new(&dir), options).unwrap();
-    let thread = drive(writer);
+    let thread = drive(&log, writer);
     for index in 0..ENTRIES {
         let done = Box::new(move |result: Result<(), _>| {
             result.unwrap();

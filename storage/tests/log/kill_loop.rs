@@ -10,10 +10,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use quorate_storage::disk::RealDisk;
-use quorate_storage::{Disk, Log, LogOptions, Record, Step, Tail};
+use quorate_storage::{Disk, Log, LogOptions, Preparation, Record, Step, Tail};
 
 use crate::{CLUSTER, Driven, entry, no_matter};
 
@@ -52,8 +53,12 @@ pub(crate) fn say(line: &str) {
     stdout.flush().unwrap();
 }
 
-/// Drives a writer until the log is closed.
-pub(crate) fn drive(mut writer: quorate_storage::Writer) -> std::thread::JoinHandle<()> {
+/// Drives a log's preparer and writer until the log is closed.
+pub(crate) fn drive(log: &Log, mut writer: quorate_storage::Writer) -> JoinHandle<()> {
+    let mut preparer = log.preparer();
+    std::thread::spawn(move || {
+        while preparer.step(Some(Duration::from_millis(100))) != Preparation::Closed {}
+    });
     std::thread::spawn(
         move || {
             while writer.step(Some(Duration::from_millis(100))) != Step::Closed {}
@@ -67,7 +72,7 @@ fn child() {
     let Some(dir) = std::env::var_os(DIR_VARIABLE) else { return };
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let (log, writer, _) = Log::open(disk, Path::new(&dir), child_options()).unwrap();
-    let thread = drive(writer);
+    let thread = drive(&log, writer);
     let waiting = Arc::new(AtomicU64::new(0));
     let mut term = log.last().map_or(1, |(_, term)| term + 1);
     for round in 0..LINES_MAX {

@@ -15,6 +15,7 @@ mod fixtures;
 mod flush_order;
 mod fuzz_bodies;
 mod kill_loop;
+mod rotation;
 
 use std::path::Path;
 use std::sync::Arc;
