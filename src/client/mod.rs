@@ -48,7 +48,6 @@ mod connection;
 mod deliveries;
 mod error;
 mod event;
-mod look;
 mod outbox;
 mod pending;
 mod publisher;
@@ -67,9 +66,9 @@ use tokio::sync::{mpsc, watch};
 
 pub use config::{ClientConfig, Patience};
 pub use connection::dial::ClientEndpoint;
+pub use connection::look::{LookFailed, Onlooker};
 pub use error::{AttemptFailed, ConnectFailed, RequestError, SessionEnded};
 pub use event::{Event, EventStream, Topic};
-pub use look::{LookFailed, Onlooker};
 pub use pending::{Acknowledgement, Answered, Detail, Pending};
 pub use publisher::{Acknowledgements, Publisher};
 pub use reading::{Fetched, FetchedTopic, Freshness, ReadOptions};

@@ -14,7 +14,6 @@
 mod consensus;
 mod core;
 mod error;
-mod figures;
 mod founding;
 mod handle;
 mod history;

@@ -13,7 +13,6 @@ mod damage;
 mod disk;
 mod founding;
 mod history;
-mod line;
 mod node;
 mod order;
 mod restart;

@@ -21,7 +21,7 @@ use quorate::transport::profile::Edge;
 use quorate::transport::tls::{ANY_NODE, Authority, ClientTls};
 use quorate::transport::{Connection, Endpoint, FrameReceiver, FrameSender};
 
-use crate::harness::Lone;
+use crate::harness::{Lone, say};
 
 /// How long the good client is measured at a time, and how often.
 const MEASURE: Duration = Duration::from_millis(1_500);
@@ -212,7 +212,7 @@ async fn attack<F: Future<Output = ()> + Send + 'static>(
     }
     quiet.sort_unstable();
     ratios.sort_by(f64::total_cmp);
-    println!(
+    say(&format!(
         "{name}: {} times, p99 {} us without, x {:.2} with (median of {PAIRS}, {:.2} to {:.2}), \
          node {} -> {} KiB",
         done.load(Ordering::Relaxed),
@@ -222,7 +222,7 @@ async fn attack<F: Future<Output = ()> + Send + 'static>(
         ratios[PAIRS - 1],
         before,
         node.rss_kib(),
-    );
+    ));
     good.close().await;
 }
 

@@ -108,7 +108,7 @@ impl Reading {
 /// Where topics are read: in a session, or from whatever node shows them.
 enum Source {
     Session(Box<Client>, Reading),
-    Look(Onlooker),
+    Look(Box<Onlooker>),
 }
 
 impl Source {
@@ -123,7 +123,7 @@ impl Source {
         if node.is_some() {
             return Err(Failure::usage("--node needs a session, which --read stale does not open"));
         }
-        Ok(Self::Look(profile.onlooker()?))
+        Ok(Self::Look(Box::new(profile.onlooker()?)))
     }
 
     async fn fetch(&self, fetch: Fetch) -> anyhow::Result<Fetched> {

@@ -195,7 +195,6 @@ impl Subscriber {
         let here = Position::end_of_entry(view.applied());
         let interest = interest_of(&view, self.session);
         let dropped = queue.restart(here, Arc::clone(&interest), slow_after(&view));
-        let dropped = dropped.into_iter().map(Turn::into_initial).collect();
         let turn =
             reset(&self.hosting, view, Arc::clone(&interest), reason, self.next_bulk(), dropped);
         queue.turn_now(interest, turn);
@@ -245,9 +244,9 @@ fn reset(
     interest: Arc<Interest>,
     reason: ResetReason,
     bulk: u64,
-    dropped: Vec<(Vec<(u64, u64)>, Vec<BulkOrder>)>,
+    dropped: Vec<Turn>,
 ) -> Turn {
-    let (others, orders): (Vec<_>, Vec<_>) = dropped.into_iter().unzip();
+    let (others, orders): (Vec<_>, Vec<_>) = dropped.into_iter().map(Turn::into_initial).unzip();
     let initial = [vec![(0, bulk)], others.concat()].concat();
     let lineage = hosting.replication.member().lineage;
     let mut turn = Turn::reset(view.clone(), Arc::clone(&interest), reason, lineage, &initial);

@@ -253,7 +253,7 @@ fn replay(log: Log, catalogue: Arc<Catalogue>, journal: Journal) -> Replay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::entry::{Origin, Proposal};
+    use crate::domain::entry::{Origin, Payload, Proposal};
     use crate::domain::id::{Position, TopicId};
 
     fn event(offset: u16, effect: Effect) -> Event {

@@ -340,7 +340,7 @@ impl Pending {
     }
 
     /// Commands that hold a permit, and their bytes.
-    pub(in crate::replication) fn unanswered(&self) -> (usize, usize) {
+    pub(in crate::replication) fn in_flight(&self) -> (usize, usize) {
         let table = self.lock();
         (table.unanswered, table.unanswered_bytes)
     }

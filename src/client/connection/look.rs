@@ -7,12 +7,12 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
-use super::config::ClientConfig;
-use super::connection::dial::{ClientEndpoint, Dialer};
-use super::connection::driver::{self, Backoff};
-use super::error::{AttemptFailed, ConnectFailed, RequestError};
-use super::outbox::read_refusal;
-use super::reading::{Fetched, fetched};
+use super::dial::{ClientEndpoint, Dialer};
+use super::driver::{self, Backoff};
+use crate::client::config::ClientConfig;
+use crate::client::error::{AttemptFailed, ConnectFailed, RequestError};
+use crate::client::outbox::read_refusal;
+use crate::client::reading::{Fetched, fetched};
 use crate::clock::Clock;
 use crate::domain::selector::Selector;
 use crate::protocol::handshake::Look;
@@ -24,7 +24,7 @@ const STAGGER: Duration = Duration::from_millis(150);
 
 /// Looks at a cluster without opening a session. Each look is a connection of its own to the first
 /// node that answers; what it shows is as new as that node, which may have lost its quorum:
-/// [`Freshness`](super::Freshness) says so.
+/// [`Freshness`](crate::client::Freshness) says so.
 #[derive(Debug, Clone)]
 pub struct Onlooker {
     dialer: Dialer,

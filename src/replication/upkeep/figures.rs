@@ -2,16 +2,16 @@
 
 use openraft::async_runtime::WatchReceiver;
 
-use super::core::Core;
-use super::status::{NodeState, Role};
+use crate::replication::core::Core;
+use crate::replication::status::{NodeState, Role};
 use crate::telemetry::metrics::{self, Figures};
 
 impl Core {
     /// Puts the figures of this moment in place of those before.
-    pub(super) fn publish_figures(&self) {
+    pub(in crate::replication) fn publish_figures(&self) {
         let report = self.answerer.report();
         let term = self.raft.metrics().borrow_watched().current_term;
-        let (unanswered, unanswered_bytes) = self.pending.unanswered();
+        let (unanswered, unanswered_bytes) = self.pending.in_flight();
         let figures = Figures {
             state: report.state.as_str(),
             role: report.role.as_str(),

@@ -2,6 +2,8 @@
 //! before or right after an event of one kind; the session goes on at another node, and what the
 //! program hears has no gap and no repetition.
 
+mod line;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -14,8 +16,8 @@ use quorate::domain::topic::specification::{Specification, TopicType};
 use quorate::supervisor::Supervisor;
 
 use crate::clients::{Front, soon};
-use crate::line::{Cut, Line};
 use crate::stage::{Stage, path, until};
+use line::{Cut, Line};
 
 /// Topics that are there before anybody watches.
 const TOPICS: usize = 20;
