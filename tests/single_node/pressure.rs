@@ -191,13 +191,18 @@ async fn overload_is_shed_by_permits_and_what_is_taken_is_answered_in_time() {
     let load = clients.iter().map(|(client, topic)| async move {
         let (mut publisher, mut answers) = client.publisher(1_024);
         let mut taken = Vec::new();
-        for number in 1..=EACH {
-            let value = Value::Int64(number as i64);
-            soon(publisher.send(&Target::Topic(*topic), value, number)).await.unwrap();
-        }
-        while (taken.len() as u64) < EACH {
-            soon(answers.next_into(&mut taken)).await;
-        }
+        let sending = async {
+            for number in 1..=EACH {
+                let value = Value::Int64(number as i64);
+                soon(publisher.send(&Target::Topic(*topic), value, number)).await.unwrap();
+            }
+        };
+        let taking = async {
+            while (taken.len() as u64) < EACH {
+                soon(answers.next_into(&mut taken)).await;
+            }
+        };
+        tokio::join!(sending, taking);
         assert!(taken.iter().all(|answer| answer.outcome.is_ok()));
         client.statistics().sheds
     });
