@@ -24,7 +24,7 @@
 //! | 4 | `replication`: one order for all commands |
 //! | 3 | `peer`: one connection per pair of nodes · [`client`]: the public client library |
 //! | 2 | [`transport`]: endpoints, TLS, framed streams |
-//! | 1 | [`protocol`], [`config`], [`telemetry`], [`supervisor`], [`clock`] |
+//! | 1 | [`protocol`], [`config`], [`telemetry`], [`supervisor`], [`clock`], [`entropy`], `host` |
 //! | 0 | [`domain`]: decides, pure |
 //!
 //! Programs want [`client::Client`]; without the feature `server` there is little else.
@@ -37,8 +37,11 @@ pub mod config;
 #[cfg(feature = "server")]
 pub mod console;
 pub mod domain;
+pub mod entropy;
 #[cfg(feature = "server")]
 pub mod gateway;
+#[doc(hidden)]
+pub mod host;
 #[cfg(feature = "server")]
 pub mod node;
 #[cfg(feature = "server")]

@@ -31,9 +31,10 @@ use crate::domain::node_address::NodeAddress;
 use crate::domain::node_name::NodeName;
 use crate::gateway::{self, Gateway};
 use crate::protocol::handshake;
+pub use crate::replication::AcceptedLoss;
 use crate::replication::{
-    FoundingSettings, NodeState, PeerSettings, Quorum, Replication, ReplicationSettings, Retention,
-    StartError, Timing,
+    self, AcceptLossError, FoundingSettings, NodeState, PeerSettings, Quorum, Replication,
+    ReplicationSettings, Retention, StartError, Timing,
 };
 use crate::supervisor::{Exit, ExitCode, Supervisor};
 use crate::telemetry::event;
@@ -100,6 +101,9 @@ pub enum NodeError {
     /// The cluster's part cannot start.
     #[error("the node cannot take its place in the cluster")]
     Replication(#[from] StartError),
+    /// A loss cannot be accepted.
+    #[error("the log cannot be repaired")]
+    Loss(#[from] AcceptLossError),
     /// The HTTP port cannot be had.
     #[error("the console cannot open")]
     Console(#[from] ConsoleError),
@@ -123,6 +127,10 @@ impl NodeError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Replication(error) => error.exit_code(),
+            Self::Loss(AcceptLossError::NotAMember { .. } | AcceptLossError::HasPeers { .. }) => {
+                ExitCode::USAGE
+            }
+            Self::Loss(_) => ExitCode::DAMAGED,
             Self::Tls(_) | Self::Console(_) | Self::Client(_) => ExitCode::USAGE,
             Self::Ended { exit } => exit.code,
             Self::DirectoryInUse { .. } | Self::File { .. } | Self::NoEntropy => ExitCode::FAILED,
@@ -192,6 +200,21 @@ impl Node {
             .or_else(|| self.supervisor.exit())
             .unwrap_or_else(|| Exit { code: ExitCode::DONE, reason: "stopped".to_owned() })
     }
+}
+
+/// Makes a stopped single node whose log is damaged start again at the price of what is lost; see
+/// [`quorate log repair`](crate::cli). `None` when nothing is damaged. With `dry_run` nothing is
+/// written.
+///
+/// # Errors
+/// [`NodeError::DirectoryInUse`] while a process runs on it, [`NodeError::Loss`] when there is
+/// nothing to go on from, or another node to repair it from.
+pub async fn accept_loss(dir: &Path, dry_run: bool) -> Result<Option<AcceptedLoss>, NodeError> {
+    let directory = LockedDirectory::take(dir, Clock::system()).await?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let accepted = replication::accept_loss(&disk, dir, dry_run);
+    directory.leave();
+    Ok(accepted?)
 }
 
 /// Builds the parts from the lowest to the highest.

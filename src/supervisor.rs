@@ -21,6 +21,7 @@ use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
+use crate::host::{self, Host};
 use crate::telemetry::event;
 
 /// The exit codes of the process, as the design's table gives them.
@@ -134,16 +135,20 @@ impl Supervisor {
         };
         let id = registration.id;
         let supervisor = self.clone();
-        let body = async move {
+        let host = Host::current();
+        let body = host::attach(async move {
             // Held over the await: an aborted task leaves the group by its drop.
             let _registration = registration;
             let _finished = finished;
             if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
                 supervisor.panicked(&name, panic.as_ref());
             }
-        };
+        });
         #[expect(clippy::disallowed_methods, reason = "this file is the one that spawns")]
         let abort = tokio::spawn(body).abort_handle();
+        if let Some(host) = host {
+            host.owns(abort.clone());
+        }
         if let Some(entry) = self.group.running().entries.get_mut(&id) {
             entry.abort = Some(abort.clone());
         }
@@ -182,6 +187,44 @@ impl Supervisor {
             .map_err(|source| SpawnError::Refused { name, source })
     }
 
+    /// Does work in steps until one says [`Next::Done`]: on a named thread, or as a task where the
+    /// work stands on a simulated host. Each step is told whether it may wait. A panic ends the node.
+    ///
+    /// # Errors
+    /// As [`spawn_thread`](Self::spawn_thread).
+    pub fn spawn_steps<F>(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        mut step: F,
+    ) -> Result<(), SpawnError>
+    where
+        F: FnMut(&StopSignal, Waiting) -> Next + Send + 'static,
+    {
+        let Some(host) = Host::current() else {
+            return self.spawn_thread(name, move |stop| {
+                loop {
+                    match step(&stop, Waiting::Allowed) {
+                        Next::Again | Next::Idle(_) => {}
+                        Next::Pause(pause) => std::thread::sleep(pause),
+                        Next::Done => return,
+                    }
+                }
+            });
+        };
+        let stop = self.stop_signal();
+        self.spawn(name, async move {
+            loop {
+                let pause = match step(&stop, Waiting::Forbidden) {
+                    Next::Again => host.step_time(),
+                    Next::Idle(pause) | Next::Pause(pause) => pause,
+                    Next::Done => return,
+                };
+                tokio::time::sleep(pause).await;
+            }
+        });
+        Ok(())
+    }
+
     /// Runs `body` on the runtime's blocking threads, for short work that waits on files or burns
     /// a core, such as hashing a password. The caller bounds how many run at once.
     ///
@@ -197,6 +240,13 @@ impl Supervisor {
         T: Send + 'static,
     {
         let name = name.into();
+        if let Some(host) = Host::current() {
+            tokio::time::sleep(host.step_time()).await;
+            return std::panic::catch_unwind(AssertUnwindSafe(body)).map_err(|panic| {
+                self.panicked(&name, panic.as_ref());
+                Lost { name }
+            });
+        }
         #[expect(clippy::disallowed_methods, reason = "this file is the one that spawns")]
         let running = tokio::task::spawn_blocking(body);
         match running.await {
@@ -385,6 +435,28 @@ impl Drop for OwnedTask {
     }
 }
 
+/// Whether a step of work may wait for more work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// It has a thread of its own.
+    Allowed,
+    /// It shares its thread with a simulated world and must come back at once.
+    Forbidden,
+}
+
+/// What follows a step of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The next step.
+    Again,
+    /// The next step; one that was not allowed to wait is not needed before this time is over.
+    Idle(Duration),
+    /// The next step, in any case not before this time is over.
+    Pause(Duration),
+    /// Nothing: the work is over.
+    Done,
+}
+
 /// Says that the group is to stop; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StopSignal {
@@ -529,5 +601,55 @@ mod tests {
             .abort_on_drop();
         drop(owned);
         assert!(tokio::time::timeout(PATIENCE, released).await.unwrap().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_spawned_on_a_simulated_host_is_there_and_blocks_no_thread() {
+        let host = Host::new("h", [10, 0, 0, 1].into());
+        let supervisor = Supervisor::new("test");
+        let thread = std::thread::current().id();
+        let body = async move {
+            let inner = supervisor.blocking("work", || std::thread::current().id()).await.unwrap();
+            assert_eq!(inner, thread);
+            let (sender, receiver) = oneshot::channel();
+            let mut sender = Some((sender, 3));
+            let step = move |_: &StopSignal, waiting| {
+                assert_eq!(waiting, Waiting::Forbidden);
+                let Some((sender, steps)) = sender.take_if(|(_, steps)| *steps == 0) else {
+                    sender.iter_mut().for_each(|(_, steps)| *steps -= 1);
+                    return Next::Idle(Duration::from_secs(1));
+                };
+                assert_eq!(steps, 0);
+                sender.send(Host::current().map(|host| host.name().to_owned())).unwrap();
+                Next::Done
+            };
+            supervisor.spawn_steps("child", step).unwrap();
+            receiver.await.unwrap()
+        };
+        assert_eq!(host.attach(body).await.as_deref(), Some("h"));
+    }
+
+    #[tokio::test]
+    async fn steps_on_a_thread_may_wait_and_go_on_until_done() {
+        let supervisor = Supervisor::new("test");
+        let (sender, receiver) = oneshot::channel();
+        let mut sender = Some(sender);
+        let mut steps = 0;
+        let step = move |_: &StopSignal, waiting| {
+            assert_eq!(waiting, Waiting::Allowed);
+            steps += 1;
+            match steps {
+                1 => Next::Again,
+                2 => Next::Idle(Duration::from_secs(3_600)),
+                3 => Next::Pause(Duration::from_millis(1)),
+                _ => {
+                    sender.take().unwrap().send(steps).unwrap();
+                    Next::Done
+                }
+            }
+        };
+        supervisor.spawn_steps("steps", step).unwrap();
+        assert_eq!(receiver.await.unwrap(), 4);
+        assert!(supervisor.stop(Duration::from_secs(10)).await.is_empty());
     }
 }

@@ -57,7 +57,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", DOMAIN_TYPES),
     ("telemetry", DOMAIN_TYPES),
     // A task that panicked or hung is a lifecycle event with a code.
-    ("supervisor", &["telemetry::event"]),
+    // What it spawns stands on the host that it stands on itself.
+    ("supervisor", &["telemetry::event", "host"]),
+    ("host", &["entropy"]),
+    ("entropy", &[]),
     ("clock", DOMAIN_TYPES),
     ("domain", &[]),
 ];
@@ -71,9 +74,10 @@ const DOMAIN_TYPES: &[&str] = &[
     "domain::limits",
 ];
 /// What lines 2 and up may use without being named in the table.
-const FREE: &[&str] = &["config", "telemetry", "supervisor", "clock"];
+const FREE: &[&str] = &["config", "telemetry", "supervisor", "clock", "entropy", "host"];
 /// Lines 0 and 1: they have no free use.
-const LOWEST: &[&str] = &["protocol", "config", "telemetry", "supervisor", "clock", "domain"];
+const LOWEST: &[&str] =
+    &["protocol", "config", "telemetry", "supervisor", "clock", "entropy", "host", "domain"];
 
 /// Paths that no file of the domain may name.
 const IMPURE: &[&str] = &[

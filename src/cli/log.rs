@@ -1,17 +1,19 @@
-//! `quorate log`: a look at a node's folder that changes nothing.
+//! `quorate log`: a look at a node's folder that changes nothing, and the one repair that needs a
+//! person to decide.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use quorate_storage::inspect::{
-    Finding, Inspection, SegmentFacts, SegmentState, inspect, real_disk, verify,
+    Finding, Inspection, LostPart, SegmentFacts, SegmentState, inspect, real_disk, verify,
 };
 use serde_json::{Value, json};
 
+use crate::node::{AcceptedLoss, accept_loss};
 use crate::supervisor::ExitCode;
 
 use super::failure::Failure;
-use super::output;
+use super::{output, runtime};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -25,6 +27,25 @@ enum Subcommands {
     Inspect(Folder),
     /// What is wrong: every record checked; exit code 73 when a start would refuse.
     Verify(Folder),
+    /// Go on without what is lost: for a single node whose log has a hole. A node of a cluster needs
+    /// no command; it is repaired from the others when it starts.
+    Repair(Repair),
+}
+
+#[derive(Debug, clap::Args)]
+struct Repair {
+    /// The node's directory; the node is stopped.
+    dir: PathBuf,
+    /// Yes: what is damaged may be given up. A new lineage begins, the damaged files are kept in
+    /// `quarantine` folders.
+    #[arg(long, required = true)]
+    accept_loss: bool,
+    /// Only say what would be lost.
+    #[arg(long)]
+    dry_run: bool,
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -64,9 +85,122 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                     count => format!("{count} findings"),
                 });
             }
+            if verification.would_refuse && !folder.json {
+                output::line(advice(&folder.dir));
+            }
             Ok(if verification.would_refuse { ExitCode::DAMAGED } else { ExitCode::DONE })
         }
+        Subcommands::Repair(arguments) => repair(&arguments),
     }
+}
+
+/// What to do about a log that refuses to open.
+fn advice(dir: &Path) -> String {
+    format!(
+        "a node of a cluster is repaired from the others when it starts; for a single node \
+         `quorate log repair --accept-loss {}` goes on without what is lost (--dry-run says what)",
+        dir.display()
+    )
+}
+
+fn repair(arguments: &Repair) -> anyhow::Result<ExitCode> {
+    let Repair { dir, accept_loss: _, dry_run, json } = arguments;
+    if !dir.is_dir() {
+        return Err(Failure::usage(format!("{} is not a directory", dir.display())));
+    }
+    let accepted = runtime::block_on(accept_loss(dir, *dry_run))?;
+    let accepted =
+        accepted.map_err(|error| Failure::with(error.exit_code(), whole_text(&error)))?;
+    match (&accepted, *json) {
+        (_, true) => output::json(&loss_json(accepted.as_ref(), *dry_run)),
+        (None, false) => output::line("nothing is damaged; nothing was changed"),
+        (Some(accepted), false) => output::lines(&loss_text(accepted, *dry_run)),
+    }
+    Ok(ExitCode::DONE)
+}
+
+/// An error and its causes in one line.
+fn whole_text(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn loss_text(accepted: &AcceptedLoss, dry_run: bool) -> String {
+    let AcceptedLoss { lineage, snapshot, loss } = accepted;
+    let mut text = String::new();
+    for part in &loss.parts {
+        text.push_str(&format!("{}\n", part.hole));
+        let LostPart { lost, unreadable, .. } = part;
+        match lost.end.saturating_sub(lost.start) {
+            0 => text.push_str("  no entry is lost to the state: a snapshot holds them\n"),
+            count => text.push_str(&format!(
+                "  lost: entries {} to {} ({count}), whatever was acknowledged there\n",
+                lost.start,
+                lost.end - 1
+            )),
+        }
+        if !unreadable.is_empty() {
+            text.push_str(&format!(
+                "  history of entries {} to {} can no longer be read\n",
+                unreadable.start,
+                unreadable.end - 1
+            ));
+        }
+    }
+    if loss.parts.is_empty() {
+        text.push_str("no entry is lost: only marks were damaged\n");
+    }
+    if loss.kept.is_empty() {
+        text.push_str(&format!("kept: no entries; the next is {}\n", loss.kept.start));
+    } else {
+        let last = loss.kept.end - 1;
+        text.push_str(&format!("kept: entries {} to {last}\n", loss.kept.start));
+    }
+    if let Some(index) = snapshot {
+        text.push_str(&format!("the state begins from the snapshot at entry {index}\n"));
+    }
+    for path in &loss.quarantined {
+        text.push_str(&format!("kept aside: {}\n", path.display()));
+    }
+    text.push_str(&if dry_run {
+        "nothing was changed (--dry-run); without it a new lineage begins\n".to_owned()
+    } else {
+        format!("lineage {lineage} begins; positions of the old one are answered with a reset\n")
+    });
+    text
+}
+
+fn loss_json(accepted: Option<&AcceptedLoss>, dry_run: bool) -> Value {
+    let range = |range: &std::ops::Range<u64>| json!({ "from": range.start, "end": range.end });
+    let Some(AcceptedLoss { lineage, snapshot, loss }) = accepted else {
+        return json!({ "damaged": false, "dry_run": dry_run });
+    };
+    let parts: Vec<Value> = loss
+        .parts
+        .iter()
+        .map(|part| {
+            json!({
+                "segment": part.hole.segment,
+                "path": part.hole.path.display().to_string(),
+                "offset": part.hole.offset,
+                "index": part.hole.index,
+                "damage": part.hole.damage.to_string(),
+                "lost": range(&part.lost),
+                "unreadable": range(&part.unreadable),
+            })
+        })
+        .collect();
+    let aside: Vec<String> =
+        loss.quarantined.iter().map(|path| path.display().to_string()).collect();
+    json!({
+        "damaged": true,
+        "dry_run": dry_run,
+        "lineage": (!dry_run).then(|| lineage.to_string()),
+        "snapshot": snapshot,
+        "parts": parts,
+        "kept": range(&loss.kept),
+        "quarantined": aside,
+    })
 }
 
 fn inspection_json(inspection: &Inspection) -> Value {
@@ -139,7 +273,10 @@ fn inspection_text(inspection: &Inspection) -> String {
     };
     match &inspection.log {
         None => text.push_str("no log\n"),
-        Some(Err(error)) => text.push_str(&format!("a start would refuse: {error}\n")),
+        Some(Err(error)) => {
+            text.push_str(&format!("a start would refuse: {error}\n"));
+            text.push_str(&format!("{}\n", advice(&inspection.dir)));
+        }
         Some(Ok(log)) => text.push_str(&format!(
             "entries {} to {}  last term {}  chain {}  tail {:?}\n",
             log.first_index,

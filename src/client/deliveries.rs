@@ -4,7 +4,7 @@
 //! Plain state without I/O. It takes decoded frames of the event stream and of bulk streams, drops
 //! what was seen before, and leaves batches of events for each local stream.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,7 +16,9 @@ use crate::domain::id::{Index, Lineage, Position, TopicId};
 use crate::domain::selector::Selector;
 use crate::domain::topic::path::TopicPath;
 use crate::domain::topic::specification::TopicType;
+use crate::entropy::HashMap;
 use crate::protocol::delivery::{self, BulkMessage, EventMessage, NotifiedChange};
+use crate::protocol::handshake::ResetReason;
 use crate::protocol::topic::WireSpecification;
 
 /// Events in one batch; a longer one is cut.
@@ -78,6 +80,9 @@ pub(super) struct Deliveries {
     bulks: HashMap<u64, u64>,
     subscriptions: BTreeMap<u64, Subscription>,
     next_subscription: u64,
+    /// The position from which the session was to begin is not one that the node could go on from:
+    /// what each stream hears first.
+    refused_start: Option<Event>,
 }
 
 #[derive(Debug)]
@@ -138,11 +143,19 @@ impl Deliveries {
             complete: from,
             first: from,
             began: false,
-            topics: HashMap::new(),
-            bulks: HashMap::new(),
+            topics: HashMap::default(),
+            bulks: HashMap::default(),
             subscriptions: BTreeMap::new(),
             next_subscription: 1,
+            refused_start: None,
         }
+    }
+
+    /// The session begins here and with present values, not where it was asked to begin.
+    pub(super) fn refuse_start(&mut self, position: Position, reason: ResetReason) {
+        self.complete = None;
+        self.first = None;
+        self.refused_start = Some(Event::Reset { position, reason, lineage: self.lineage });
     }
 
     /// Where a resume goes on; no position asks for present values. `unfinished`: how far events had
@@ -175,6 +188,9 @@ impl Deliveries {
         let mut waiting = Waiting::default();
         let listed = matches!(sort, Sort::Listener).then(BTreeSet::new);
         if let Sort::Topics(selector) = &sort {
+            if let Some(reset) = &self.refused_start {
+                waiting.push(reset.clone());
+            }
             let mut known: Vec<&mut Known> = self
                 .topics
                 .values_mut()
@@ -245,6 +261,14 @@ impl Deliveries {
                 Ok(Taken::Done)
             }
             EventMessage::Event { .. } if !self.began => Err(Violation::NoHead),
+            // What is still to be introduced cannot end yet: it would come to life afterwards.
+            EventMessage::Event {
+                position,
+                last,
+                event: event @ delivery::Event::Unsubscribed { topic, .. },
+            } if !self.topics.contains_key(&topic) && self.awaits_bulk() => {
+                Ok(Taken::Later(EventMessage::Event { position, last, event }))
+            }
             EventMessage::Event { position, last, event } => {
                 let is_reset = matches!(event, delivery::Event::Reset { .. });
                 // What a change of selections brings ends with `initial`.
@@ -277,9 +301,15 @@ impl Deliveries {
         }
     }
 
+    /// A bulk stream of initial values that has been announced is still to come, or to end.
+    fn awaits_bulk(&self) -> bool {
+        !self.bulks.is_empty()
+    }
+
     /// Positions never fall; what stands where the newest event does is told apart by its topic.
     fn is_news(&self, position: Position, event: &delivery::Event) -> bool {
         let is_other = match event {
+            // A bulk stream that was ahead of the events has introduced it already.
             delivery::Event::Subscribed { topic, .. } => !self.topics.contains_key(topic),
             delivery::Event::Notified { listener, change, .. } => match change {
                 NotifiedChange::Selected | NotifiedChange::Deselected => true,
@@ -342,6 +372,7 @@ impl Deliveries {
             delivery::Event::Reset { reason, lineage } => {
                 self.lineage = lineage;
                 self.first = Some(position);
+                self.refused_start = None;
                 self.topics.clear();
                 self.bulks.clear();
                 for subscription in self.subscriptions.values_mut() {
@@ -372,8 +403,7 @@ impl Deliveries {
         value: Option<Bytes>,
     ) -> Result<Result<(), Option<Bytes>>, Violation> {
         let Some(known) = self.topics.get_mut(&topic) else {
-            let awaited = !self.bulks.is_empty();
-            return if awaited { Ok(Err(value)) } else { Err(Violation::UnknownTopic) };
+            return if self.awaits_bulk() { Ok(Err(value)) } else { Err(Violation::UnknownTopic) };
         };
         if position.index <= known.version {
             return Ok(Ok(()));
@@ -549,7 +579,6 @@ fn describe(id: TopicId, specification: WireSpecification, path: TopicPath) -> T
 mod tests {
     use super::*;
     use crate::protocol::delivery::{Event as Wire, UnsubscribeReason};
-    use crate::protocol::handshake::ResetReason;
 
     const LINEAGE: Lineage = Lineage(9);
 
@@ -675,6 +704,41 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_that_a_bulk_stream_introduced_first_is_introduced_once() {
+        let mut deliveries = begun();
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        // A resume that owes initial values shows the present state; the events before it follow.
+        event(&mut deliveries, 2, Wire::Initial { request: 0, bulk: 1 });
+        deliveries.bulk(1, at(9), item(4, 1, "a", "four")).unwrap();
+        assert_eq!(deliveries.bulk(1, at(9), END), Ok(Taken::Complete(0)));
+        event(&mut deliveries, 3, subscribed(1, "a"));
+        event(&mut deliveries, 4, value(1, "four"));
+        event(&mut deliveries, 5, value(1, "five"));
+        assert_eq!(heard(&mut deliveries, &mut all), "+a a:four@4 a=five@5");
+        assert_eq!(deliveries.resume_position(None), (LINEAGE, Some(at(5))));
+    }
+
+    #[test]
+    fn a_topic_that_ends_before_its_bulk_stream_has_come_does_not_come_to_life() {
+        let mut deliveries = begun();
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        event(&mut deliveries, 2, Wire::Initial { request: 7, bulk: 1 });
+        let gone = |topic| {
+            let reason = UnsubscribeReason::Removed;
+            Wire::Unsubscribed { topic: TopicId(topic), reason }
+        };
+        let Taken::Later(early) = event(&mut deliveries, 3, gone(1)) else {
+            panic!("taken without its topic")
+        };
+        assert_eq!(deliveries.bulk(1, at(2), item(1, 1, "a", "old")), Ok(Taken::Done));
+        assert_eq!(deliveries.event(early), Ok(Taken::Done));
+        assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(7)));
+        // One that no bulk stream has introduced was never subscribed.
+        assert_eq!(event(&mut deliveries, 4, gone(2)), Taken::Done);
+        assert_eq!(heard(&mut deliveries, &mut all), "+a a:old@1 -a");
+    }
+
+    #[test]
     fn what_is_in_the_initial_value_is_not_delivered_again() {
         let mut deliveries = begun();
         let (_, mut all) = stream(&mut deliveries, "?.*//");
@@ -731,6 +795,20 @@ mod tests {
             "+a a=x@9 moved to n2 reset +a a:w@4 current a=v@6"
         );
         assert_eq!(deliveries.resume_position(None), (Lineage(10), Some(at(6))));
+    }
+
+    #[test]
+    fn a_start_that_was_refused_is_what_a_stream_hears_first() {
+        let mut deliveries = Deliveries::new(true, LINEAGE, Some(at(700)));
+        deliveries.refuse_start(at(3), ResetReason::OtherLineage);
+        // Not the position of another history under this one's lineage.
+        assert_eq!(deliveries.resume_position(None), (LINEAGE, None));
+        deliveries.event(EventMessage::Begin { lineage: LINEAGE, after: at(3) }).unwrap();
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        event(&mut deliveries, 4, subscribed(1, "a"));
+        let (_, mut later) = stream(&mut deliveries, ">a");
+        assert_eq!(heard(&mut deliveries, &mut all), "reset +a");
+        assert_eq!(heard(&mut deliveries, &mut later), "reset +a");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::domain::id::{ClusterId, Lineage, SessionId};
 use crate::protocol::ErrorCode;
 use crate::protocol::command::ClientCommand;
-use crate::protocol::handshake::{NodeAddress, SECRET_BYTES, SessionLimits, Welcome};
+use crate::protocol::handshake::{NodeAddress, SECRET_BYTES, SessionLimits, Verdict, Welcome};
 
 /// Commands that clean up after dropped streams and wait for a place in the window; over it the
 /// oldest is left undone until the session ends.
@@ -147,9 +147,13 @@ impl Shared {
         let places = config.window.clamp(1, facts.limits.in_flight_max.max(1));
         let reads = facts.limits.reads_max.clamp(1, 1_024);
         let from = config.from.map(|from| from.position);
+        let mut deliveries = Deliveries::new(config.retain_values, facts.lineage, from);
+        if let Verdict::Reset { reason, position } = welcome.verdict {
+            deliveries.refuse_start(position, reason);
+        }
         Self {
             outbox: Mutex::new(Outbox::new()),
-            deliveries: Mutex::new(Deliveries::new(config.retain_values, facts.lineage, from)),
+            deliveries: Mutex::new(deliveries),
             cleanups: Mutex::default(),
             window: Semaphore::new(places as usize),
             window_places: places,

@@ -1,12 +1,12 @@
 //! Which sessions are connected to this node.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
 use crate::domain::effect::SessionChange;
 use crate::domain::id::{NodeId, SessionId};
+use crate::entropy::HashMap;
 use crate::protocol::ErrorCode;
 
 /// The sessions whose connections this node holds.

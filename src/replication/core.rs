@@ -20,7 +20,7 @@ use super::proposing::log_time::LogTime;
 use super::proposing::pending::Pending;
 use super::proposing::proposer::{Way, way};
 use super::start::Groups;
-use super::status::{ClusterStatus, NodeState, NodeStatus};
+use super::status::{ClusterStatus, ConsensusStanding, NodeState, NodeStatus};
 use super::upkeep::caretaker::Progress;
 use super::upkeep::quorum_watch::QuorumView;
 use crate::domain::command::Command;
@@ -91,6 +91,19 @@ impl Core {
                 Some((name.clone(), hello?.client_address?))
             })
             .collect()
+    }
+
+    /// See [`Replication::standing`](super::Replication::standing).
+    pub(super) fn standing(&self) -> ConsensusStanding {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        ConsensusStanding {
+            term: metrics.current_term,
+            leads: metrics.state.is_leader(),
+            committed: metrics.local_committed.as_ref().map_or(0, |id| id.index()),
+            applied: self.applied.view().applied(),
+            unanswered: self.pending.unanswered(),
+        }
     }
 
     /// See [`Replication::status`](super::Replication::status).

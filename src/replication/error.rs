@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use quorate_storage::snapshot::CatalogueError;
-use quorate_storage::{DiskFault, OpenError};
+use quorate_storage::{DiskFault, Hole, OpenError};
 
 use super::founding::rules::FoundingFault;
 use crate::domain::id::ClusterId;
@@ -75,6 +75,18 @@ pub enum StartError {
     /// The directory's files cannot be opened; names what is damaged.
     #[error(transparent)]
     Storage(#[from] OpenError),
+    /// The log has a hole and there is no other node to repair it from.
+    #[error(
+        "{hole}; a single node cannot repair it: `quorate log repair --accept-loss {}` goes on \
+         without what is lost",
+        dir.display()
+    )]
+    Hole {
+        /// What is damaged, and where.
+        hole: Hole,
+        /// The node's directory.
+        dir: PathBuf,
+    },
     /// The snapshots cannot be opened.
     #[error(transparent)]
     Snapshots(#[from] CatalogueError),
@@ -149,7 +161,10 @@ impl StartError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
+            // Nothing is damaged: with space it starts.
+            Self::Storage(OpenError::Disk(fault)) if fault.is_full() => ExitCode::FAILED,
             Self::Storage(_)
+            | Self::Hole { .. }
             | Self::Snapshots(_)
             | Self::IdentityUnreadable { .. }
             | Self::IdentityMissing { .. }
@@ -175,5 +190,25 @@ struct Millis(Duration);
 impl std::fmt::Display for Millis {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{} ms", self.0.as_millis())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use quorate_storage::DiskOperation;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_not_damage() {
+        for (kind, code) in [
+            (io::ErrorKind::StorageFull, ExitCode::FAILED),
+            (io::ErrorKind::Other, ExitCode::DAMAGED),
+        ] {
+            let fault = DiskFault::new(DiskOperation::Write, Path::new("x"), &kind.into());
+            assert_eq!(StartError::from(OpenError::from(fault)).exit_code(), code);
+        }
     }
 }

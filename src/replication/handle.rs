@@ -11,7 +11,7 @@ use super::error::{ProposeError, ReadError};
 use super::history::reader::JournalReader;
 use super::journal::Journal;
 use super::proposing::pending::SessionProposer;
-use super::status::{ClusterStatus, NodeState, Quorum};
+use super::status::{ClusterStatus, ConsensusStanding, NodeState, Quorum};
 use super::upkeep::caretaker::Progress;
 use crate::domain::command::Command;
 use crate::domain::id::{ClusterId, Index, Lineage, NodeId, Position, SessionId};
@@ -200,6 +200,20 @@ impl Replication {
     /// Shows where the node stands in the metrics.
     pub fn publish_figures(&self) {
         self.core.publish_figures();
+    }
+
+    /// This node's log, to be read; what a test of many nodes compares.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn log(&self) -> &quorate_storage::Log {
+        &self.core.log
+    }
+
+    /// Where this node stands in consensus at this moment; what a test of many nodes compares.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn standing(&self) -> ConsensusStanding {
+        self.core.standing()
     }
 
     /// Takes a snapshot now, rather than when enough log has grown.

@@ -29,10 +29,13 @@ mod upkeep;
 #[doc(hidden)]
 pub use consensus::fuzzing;
 pub use error::{ProposeError, ReadError, Refusal, StartError};
+pub use founding::loss::{AcceptLossError, AcceptedLoss, accept_loss};
 pub use founding::rules::{FOUNDERS_MAX, FoundingFault};
 pub use handle::{Member, Replication};
 pub use history::reader::JournalReader;
 pub use journal::{Block, Journal, RING_BYTES_DEFAULT, Read};
 pub use proposing::pending::{PERMITS, SessionProposer};
 pub use settings::{FoundingSettings, PeerSettings, ReplicationSettings, Retention, Timing};
-pub use status::{ClusterStatus, NodeReport, NodeState, NodeStatus, Quorum, Role};
+pub use status::{
+    ClusterStatus, ConsensusStanding, NodeReport, NodeState, NodeStatus, Quorum, Role,
+};

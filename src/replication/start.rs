@@ -12,7 +12,7 @@
 //! | `lifecycle` | consensus | the node's state, admission of peers, the vote gate | its group stops |
 //! | `caretaker` | consensus | founding, node starts and losses, expiry | its group stops |
 //! | `snapshotter` | consensus | snapshots and purge | its group stops |
-//! | `comparison` | consensus | state hashes against the peers' | its group stops, or it has convicted this node |
+//! | `comparison` | consensus | state hashes against the peers', healing of a wrong state | its group stops |
 //! | the engine's own tasks | – | elections, replication, apply | the engine is shut down |
 //!
 //! Stop order: leadership moves away, the door for commands closes, the consensus group stops, the
@@ -28,7 +28,9 @@ use openraft::{Config, SnapshotPolicy};
 use quorate_storage::index::IndexPlace;
 use quorate_storage::recovery::Tail;
 use quorate_storage::snapshot::{Catalogue, Owner};
-use quorate_storage::{Log, LogOptions, OpenReport, Preparation, Preparer, Step, Writer};
+use quorate_storage::{
+    Log, LogOptions, OpenError, OpenReport, Preparation, Preparer, Step, Writer,
+};
 use tokio::sync::{mpsc, watch};
 
 use super::consensus::applied::Applied;
@@ -47,8 +49,11 @@ use super::history::reader::History;
 use super::journal::Journal;
 use super::members::ask::Answerer;
 use super::members::divergence::Comparison;
+use super::members::healing::Healer;
 use super::members::lanes::Lanes;
+use super::members::mender::Mender;
 use super::members::peers::{Peers, Roster};
+use super::members::repair::Repair;
 use super::proposing::log_time::LogTime;
 use super::proposing::pending::Pending;
 use super::proposing::proposer::{Forwarded, Proposer};
@@ -61,14 +66,18 @@ use super::upkeep::snapshotter::Snapshotter;
 use crate::clock::{Clock, milliseconds};
 use crate::peer::{IncomingStream, Mesh, MeshSettings, ResetKey};
 use crate::protocol::peer_message::Hello;
-use crate::supervisor::{Exit, ExitCode, StopSignal, Supervisor};
+use crate::supervisor::{Exit, ExitCode, Next, StopSignal, Supervisor, Waiting};
 use crate::telemetry::event;
 
 /// How long the log writer waits for work before it looks whether it is to stop.
 const WRITER_WAIT: Duration = Duration::from_millis(100);
 /// How long the writer pauses while the disk is full.
 const FULL_PAUSE: Duration = Duration::from_millis(50);
-/// How long the preparer pauses then: the writer comes first.
+/// Where the writer may not wait: how often it looks for work, and the looks without any before it
+/// flushes the mark that it owes.
+const IDLE_PAUSE: Duration = Duration::from_millis(1);
+const IDLE_STEPS_BEFORE_MARK: u32 = 10;
+/// How long the preparer pauses while the disk is full: the writer comes first.
 const PREPARE_AGAIN: Duration = Duration::from_millis(500);
 /// How long tasks have to end when the start fails.
 const GIVE_UP_PATIENCE: Duration = Duration::from_secs(1);
@@ -118,11 +127,23 @@ impl Replication {
         let state = watch::Sender::new(NodeState::Starting);
         let mut directory = Directory::open(disk, dir)?;
         // A member opens its log before it says hello: the hello tells whether its end is sound.
+        let mut wounded = false;
         let mut store = match directory.standing() {
             Standing::Formed { proposal, .. } if proposal.founder(&name).is_none() => {
                 return Err(StartError::NotAFounder { name, cluster: proposal.cluster });
             }
-            Standing::Formed { .. } => Some(Store::open(&directory, &retention, &groups).await?),
+            Standing::Formed { proposal, .. } => {
+                match Store::open(&directory, &retention, &groups).await {
+                    Err(StartError::Storage(OpenError::Hole(hole))) => {
+                        if proposal.founders.len() == 1 {
+                            return Err(StartError::Hole { hole, dir: directory.dir.clone() });
+                        }
+                        wounded = true;
+                        None
+                    }
+                    opened => Some(opened?),
+                }
+            }
             _ => None,
         };
         let mut hello = Hello::new(name.clone(), directory.nonce(), directory.incarnation());
@@ -136,8 +157,18 @@ impl Replication {
             authority: peer.authority,
             reset_key: ResetKey::from_bytes(directory.reset_keys().0),
         };
-        let (mesh, streams) = Mesh::start(mesh_settings, hello, &groups.mesh)?;
+        let (mesh, mut streams) = Mesh::start(mesh_settings, hello, &groups.mesh)?;
         let started = async {
+            if wounded {
+                state.send_replace(NodeState::Replaying);
+                let repair = repair_of(&directory, &retention, &groups, &mesh, clock)?;
+                Box::pin(repair.run(&mut streams)).await?;
+                let opened = Store::open(&directory, &retention, &groups).await?;
+                let standing = directory.standing().clone();
+                let introduction = Introduction { cut: opened.cut, standing };
+                mesh.change_hello(|hello| introduce(hello, &introduction));
+                store = Some(opened);
+            }
             if store.is_none() {
                 state.send_replace(NodeState::Joining);
                 found(&mut directory, &mesh, expect, clock).await?;
@@ -167,7 +198,7 @@ impl Replication {
                 state,
                 clock,
             };
-            assembly.run(founding, streams).await
+            Box::pin(assembly.run(founding, streams)).await
         };
         let started = started.await;
         if started.is_err() {
@@ -190,8 +221,7 @@ impl Store {
             return Err(StartError::Stopped);
         };
         let owner = Owner { cluster_id: proposal.cluster.0, lineage: proposal.lineage.0 };
-        let mut options = LogOptions::new(owner.cluster_id, owner.lineage);
-        options.segment_bytes = retention.segment_bytes;
+        let options = log_options(proposal, retention);
         let dir = &directory.dir;
         let disk = Arc::clone(&directory.disk);
         // Walks the log and flushes what it carries over: no work for a thread of the runtime.
@@ -216,13 +246,44 @@ impl Store {
                 "a damaged snapshot was set aside"
             );
         }
-        let stopping = groups.storage.clone();
-        groups.storage.spawn_thread("log writer", move |stop| drive(writer, &stop, &stopping))?;
-        let preparer = log.preparer();
-        groups.storage.spawn_thread("log preparer", move |stop| prepare(preparer, &stop))?;
+        let mut driver = WriterDriver::new(writer, groups.storage.clone());
+        let write = move |stop: &StopSignal, waiting| driver.step(stop, waiting);
+        groups.storage.spawn_steps("log writer", write)?;
+        let mut preparer = log.preparer();
+        let prepare = move |stop: &StopSignal, waiting| prepare(&mut preparer, stop, waiting);
+        groups.storage.spawn_steps("log preparer", prepare)?;
         let cut = matches!(report.tail, Tail::Cut(_));
         Ok(Self { log, catalogue: Arc::new(catalogue), cut, is_empty })
     }
+}
+
+fn log_options(proposal: &Proposal, retention: &Retention) -> LogOptions {
+    let mut options = LogOptions::new(proposal.cluster.0, proposal.lineage.0);
+    options.segment_bytes = retention.segment_bytes;
+    options
+}
+
+/// The repair of a member from its peers.
+fn repair_of(
+    directory: &Directory,
+    retention: &Retention,
+    groups: &Groups,
+    mesh: &Mesh,
+    clock: Clock,
+) -> Result<Repair, StartError> {
+    let Standing::Formed { proposal, .. } = directory.standing() else {
+        return Err(StartError::Stopped);
+    };
+    let Some((_, id)) = membership(directory.standing(), mesh.name()) else {
+        return Err(StartError::Stopped);
+    };
+    Ok(Repair {
+        disk: Arc::clone(&directory.disk),
+        dir: directory.dir.clone(),
+        options: log_options(proposal, retention),
+        peers: Peers::new(mesh.clone(), Roster::new(proposal, id), clock),
+        supervisor: groups.storage.clone(),
+    })
 }
 
 fn tell(report: &OpenReport, dir: &Path) {
@@ -245,45 +306,77 @@ fn tell(report: &OpenReport, dir: &Path) {
     }
 }
 
-/// The writer's thread: group after group until the log is closed, or nothing can be flushed. A
-/// stop without a close, as after a start that failed, ends it between two groups.
-pub(super) fn drive(mut writer: Writer, stop: &StopSignal, supervisor: &Supervisor) {
-    let mut is_full = false;
-    loop {
-        match writer.step(Some(WRITER_WAIT)) {
-            Step::Idle { .. } if stop.is_stopped() => return,
-            Step::Full(_) if stop.is_stopped() => return,
-            Step::Flushed { .. } if std::mem::take(&mut is_full) => {
-                tracing::info!(event = event::DISK_RECOVERED, "there is space again");
+/// The writer's work: group after group until the log is closed, or nothing can be flushed. A stop
+/// without a close, as after a start that failed, ends it between two groups.
+#[derive(Debug)]
+pub(super) struct WriterDriver {
+    writer: Writer,
+    supervisor: Supervisor,
+    is_full: bool,
+    /// Steps in a row that found nothing to do and were not allowed to wait.
+    idle: u32,
+}
+
+impl WriterDriver {
+    pub(super) fn new(writer: Writer, supervisor: Supervisor) -> Self {
+        Self { writer, supervisor, is_full: false, idle: 0 }
+    }
+
+    pub(super) fn step(&mut self, stop: &StopSignal, waiting: Waiting) -> Next {
+        let mut step = self.writer.step((waiting == Waiting::Allowed).then_some(WRITER_WAIT));
+        if let (Step::Idle { mark_owed: true }, Waiting::Forbidden) = (&step, waiting) {
+            self.idle += 1;
+            if self.idle >= IDLE_STEPS_BEFORE_MARK {
+                step = self.writer.flush_mark();
             }
-            Step::Idle { .. } | Step::Flushed { .. } | Step::Marked => {}
+        } else {
+            self.idle = 0;
+        }
+        match step {
+            Step::Idle { .. } | Step::Full(_) if stop.is_stopped() => Next::Done,
+            Step::Idle { .. } => Next::Idle(IDLE_PAUSE),
+            Step::Flushed { .. } => {
+                if std::mem::take(&mut self.is_full) {
+                    tracing::info!(event = event::DISK_RECOVERED, "there is space again");
+                }
+                Next::Again
+            }
+            Step::Marked => Next::Again,
             Step::Full(fault) => {
-                if !std::mem::replace(&mut is_full, true) {
+                if !std::mem::replace(&mut self.is_full, true) {
                     tracing::warn!(event = event::DISK_FULL, %fault, "the disk is full");
                 }
-                std::thread::sleep(FULL_PAUSE);
+                Next::Pause(FULL_PAUSE)
+            }
+            Step::Poisoned(poisoned) if self.is_full && poisoned.fault.is_full() => {
+                // Closed before there was space: what waited for it was never acknowledged.
+                tracing::warn!(event = event::DISK_FULL, %poisoned, "closed with a full disk");
+                Next::Done
+            }
+            Step::Poisoned(poisoned) if is_full && poisoned.fault.is_full() => {
+                // Closed before there was space: what waited for it was never acknowledged.
+                tracing::warn!(event = event::DISK_FULL, %poisoned, "closed with a full disk");
+                return;
             }
             Step::Poisoned(poisoned) => {
                 tracing::error!(event = event::STORAGE_POISONED, %poisoned, "a flush failed");
-                supervisor
-                    .request_exit(Exit { code: ExitCode::POISONED, reason: poisoned.to_string() });
-                return;
+                let reason = poisoned.to_string();
+                self.supervisor.request_exit(Exit { code: ExitCode::POISONED, reason });
+                Next::Done
             }
-            Step::Closed => return,
+            Step::Closed => Next::Done,
         }
     }
 }
 
-/// The preparer's thread. What is wrong with the disk, the writer finds and tells.
-fn prepare(mut preparer: Preparer, stop: &StopSignal) {
-    loop {
-        match preparer.step(Some(WRITER_WAIT)) {
-            Preparation::Idle if stop.is_stopped() => return,
-            Preparation::Full(_) if stop.is_stopped() => return,
-            Preparation::Idle | Preparation::Prepared { .. } | Preparation::Settled { .. } => {}
-            Preparation::Full(_) => std::thread::sleep(PREPARE_AGAIN),
-            Preparation::Poisoned(_) | Preparation::Closed => return,
-        }
+/// The preparer's work. What is wrong with the disk, the writer finds and tells.
+fn prepare(preparer: &mut Preparer, stop: &StopSignal, waiting: Waiting) -> Next {
+    match preparer.step((waiting == Waiting::Allowed).then_some(WRITER_WAIT)) {
+        Preparation::Idle | Preparation::Full(_) if stop.is_stopped() => Next::Done,
+        Preparation::Idle => Next::Idle(IDLE_PAUSE),
+        Preparation::Prepared { .. } | Preparation::Settled { .. } => Next::Again,
+        Preparation::Full(_) => Next::Pause(PREPARE_AGAIN),
+        Preparation::Poisoned(_) | Preparation::Closed => Next::Done,
     }
 }
 
@@ -307,7 +400,7 @@ impl Assembly {
     async fn run(
         mut self,
         founding: super::settings::FoundingSettings,
-        streams: mpsc::Receiver<IncomingStream>,
+        mut streams: mpsc::Receiver<IncomingStream>,
     ) -> Result<Replication, StartError> {
         let (member, clock) = (self.member.clone(), self.clock);
         self.state.send_replace(NodeState::Replaying);
@@ -324,7 +417,7 @@ impl Assembly {
             supervisor: self.groups.consensus.clone(),
             index: None,
         };
-        self.restore(&store).await?;
+        self.restore(&store, &mut streams).await?;
         let sources = IndexSources {
             place: self.index.clone(),
             log: self.store.log.clone(),
@@ -338,7 +431,10 @@ impl Assembly {
         let roster = Roster::new(&self.proposal, member.id);
         let peers = Peers::new(self.mesh.clone(), roster, clock);
         let gate = VoteGate::new(self.store.cut);
-        let raft = self.engine(&store, &peers, &gate).await?;
+        let repair =
+            repair_of(&self.directory, &self.retention, &self.groups, &self.mesh, self.clock)?;
+        let mender = Mender::new(repair, self.store.log.clone());
+        let raft = self.engine(&store, &peers, &gate, mender.clone()).await?;
         let quorum = QuorumView::new(clock);
         let contact = LeaderContact::new(clock);
         let forwarded = Forwarded::new();
@@ -348,6 +444,8 @@ impl Assembly {
             applied: store.applied.clone(),
             state: self.state.subscribe(),
             own: member.id,
+            log: self.store.log.clone(),
+            supervisor: self.groups.consensus.clone(),
         };
         let progress = watch::Sender::new(Progress::Waiting);
         let core = Arc::new(Core {
@@ -361,6 +459,7 @@ impl Assembly {
                 Arc::clone(&self.store.catalogue),
                 self.groups.consensus.clone(),
                 clock,
+                mender,
             ),
             pending: Arc::clone(&pending),
             peers: peers.clone(),
@@ -422,8 +521,23 @@ impl Assembly {
             supervisor: group.clone(),
         };
         group.spawn("snapshotter", snapshotter.run(group.stop_signal()));
-        let comparison =
-            Comparison { applied: store.applied.clone(), journal, peers: peers.clone() };
+        let healer = Healer {
+            applied: store.applied.clone(),
+            journal: journal.clone(),
+            log: self.store.log.clone(),
+            catalogue: Arc::clone(&self.store.catalogue),
+            peers: peers.clone(),
+            history: core.history.clone(),
+            index: core.index.clone(),
+            supervisor: group.clone(),
+        };
+        let comparison = Comparison {
+            applied: store.applied.clone(),
+            journal,
+            peers: peers.clone(),
+            healer,
+            diverged: watch::Sender::new(false),
+        };
         let lifecycle = Lifecycle {
             core: Arc::clone(&core),
             gate,
@@ -445,29 +559,41 @@ impl Assembly {
         Ok(Replication { core })
     }
 
-    /// Loads the newest snapshot; the log after it is applied once its commitment is known.
-    async fn restore(&self, store: &StateStore) -> Result<(), StartError> {
+    /// Loads the newest snapshot; the log after it is applied once its commitment is known. A member
+    /// that has no whole snapshot left which its log goes on from gets one from a peer.
+    async fn restore(
+        &self,
+        store: &StateStore,
+        streams: &mut mpsc::Receiver<IncomingStream>,
+    ) -> Result<(), StartError> {
         let dir = self.directory.dir.clone();
         let state_fault = |source| StartError::State { dir: dir.clone(), source };
-        let loading = store.clone();
-        let loaded = self
-            .groups
-            .consensus
-            .blocking("snapshot load", move || loading.load_newest())
-            .await
-            .map_err(|_| StartError::Stopped)?
-            .map_err(state_fault)?;
-        let log = &self.store.log;
-        let next = loaded.map_or(0, |index| index + 1);
-        if log.first_index() > next {
-            let what = format!(
-                "the log begins at entry {} and the newest snapshot ends at {}",
-                log.first_index(),
-                loaded.map_or_else(|| "none".to_owned(), |index| index.to_string()),
-            );
-            return Err(state_fault(std::io::Error::other(what)));
+        loop {
+            let loading = store.clone();
+            let loaded = self
+                .groups
+                .consensus
+                .blocking("snapshot load", move || loading.load_newest())
+                .await
+                .map_err(|_| StartError::Stopped)?
+                .map_err(state_fault)?;
+            let first = self.store.log.first_index();
+            let next = loaded.map_or(0, |index| index + 1);
+            if first <= next {
+                return Ok(());
+            }
+            if self.proposal.founders.len() == 1 {
+                let what = format!(
+                    "the log begins at entry {first} and the newest snapshot ends at {}",
+                    loaded.map_or_else(|| "none".to_owned(), |index| index.to_string()),
+                );
+                return Err(state_fault(std::io::Error::other(what)));
+            }
+            let repair =
+                repair_of(&self.directory, &self.retention, &self.groups, &self.mesh, self.clock)?;
+            let catalogue = &self.store.catalogue;
+            Box::pin(repair.fetch_missing_snapshot(catalogue, first - 1, streams)).await?;
         }
-        Ok(())
     }
 
     async fn engine(
@@ -475,6 +601,7 @@ impl Assembly {
         store: &StateStore,
         peers: &Peers,
         gate: &VoteGate,
+        mender: Mender,
     ) -> Result<Raft, StartError> {
         let refused =
             |reason: &dyn std::fmt::Display| StartError::Consensus { reason: reason.to_string() };
@@ -501,11 +628,13 @@ impl Assembly {
             self.store.log.clone(),
             Arc::clone(&self.store.catalogue),
             self.groups.consensus.clone(),
-        );
+        )
+        .with_mender(mender);
         let network = Network {
             peers: peers.clone(),
             catalogue: Arc::clone(&self.store.catalogue),
             clock: self.clock,
+            supervisor: self.groups.consensus.clone(),
         };
         let id = self.member.id.0;
         let raft = Raft::new(id, Arc::new(config), network, log_store, store.clone()).await;

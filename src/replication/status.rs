@@ -127,6 +127,21 @@ impl Role {
     }
 }
 
+/// Where a node stands in consensus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConsensusStanding {
+    /// Its term.
+    pub term: u64,
+    /// It holds itself for the leader of this term.
+    pub leads: bool,
+    /// The newest entry that it holds and knows to be committed.
+    pub committed: u64,
+    /// The newest entry that it has applied.
+    pub applied: u64,
+    /// Commands that wait for their answer here.
+    pub unanswered: usize,
+}
+
 /// The cluster as one node sees it, for `cluster status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterStatus {

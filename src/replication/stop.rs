@@ -70,8 +70,9 @@ impl Core {
         self.groups.consensus.signal_stop();
         self.pending.set_intake(Intake::Stopped);
         self.groups.consensus.stop(TASK_PATIENCE).await;
-        // Fails only when the engine's task is gone already.
-        let _gone = self.raft.shutdown().await;
+        // Fails only when the engine's task is gone already. One that waits for a full disk ends
+        // when the log is closed under it.
+        let _gone = tokio::time::timeout(TASK_PATIENCE, self.raft.shutdown()).await;
         self.index.close();
         self.log.close();
         self.groups.storage.stop(TASK_PATIENCE).await;

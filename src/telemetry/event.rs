@@ -61,6 +61,12 @@ events! {
     DOUBTS_NOT_SETTLED = "Q-112";
     /// The index of the log cannot be written, or is off.
     INDEX_TROUBLE = "Q-113";
+    /// A hole in the log was filled with a peer's entries.
+    LOG_REPAIRED = "Q-114";
+    /// The log was given up for a peer's snapshot that covers all of it.
+    LOG_REPLACED = "Q-115";
+    /// A hole cannot be filled yet: no peer in sight has what is missing.
+    REPAIR_WAITS = "Q-116";
     /// Much has been set aside on this disk.
     QUARANTINE_LARGE = "Q-117";
 
@@ -88,6 +94,8 @@ events! {
     NODE_LOST = "Q-210";
     /// The node may vote again: its log holds all that it could have acknowledged.
     VOTES_AGAIN = "Q-211";
+    /// A state that diverged was replaced by a peer's that a majority shares.
+    STATE_HEALED = "Q-212";
     /// This node leads with a full disk and hands leadership on.
     HANDED_OVER = "Q-213";
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::endpoint::Slot;
 use super::error::Closed;
-use super::frame_receiver::FrameReceiver;
-use super::frame_sender::FrameSender;
+use super::frame_receiver::{FrameReceiver, ReceiveHalf};
+use super::frame_sender::{FrameSender, SendHalf};
 use super::profile::Edge;
+use super::simulated;
 
 /// Why a connection or stream was closed, as a number of the layer above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,15 +17,23 @@ pub struct CloseCode(pub u32);
 
 /// Words that go with a close; longer ones are cut.
 const REASON_BYTES_MAX: usize = 256;
+/// What a simulated connection says of its round trips.
+const SIMULATED_RTT: Duration = Duration::from_millis(4);
 
 /// A connection whose handshake is done; clones share it. It ends when it is closed, by either
 /// side, or when the last clone and the last stream are gone.
 #[derive(Debug, Clone)]
 pub struct Connection {
-    inner: quinn::Connection,
+    inner: Inner,
     edge: Edge,
     /// Given back when the connection is gone.
     _slot: Option<Arc<Slot>>,
+}
+
+#[derive(Debug, Clone)]
+enum Inner {
+    Quic(quinn::Connection),
+    Simulated(simulated::End),
 }
 
 /// What the network does to a connection.
@@ -43,14 +52,26 @@ pub struct ConnectionStats {
 }
 
 impl Connection {
-    pub(super) fn new(inner: quinn::Connection, edge: Edge, slot: Option<Slot>) -> Self {
-        Self { inner, edge, _slot: slot.map(Arc::new) }
+    pub(super) fn new(connection: quinn::Connection, edge: Edge) -> Self {
+        Self { inner: Inner::Quic(connection), edge, _slot: None }
+    }
+
+    pub(super) fn simulated(end: simulated::End, edge: Edge) -> Self {
+        Self { inner: Inner::Simulated(end), edge, _slot: None }
+    }
+
+    /// The same, holding its place under the endpoint's limit.
+    pub(super) fn in_slot(self, slot: Slot) -> Self {
+        Self { _slot: Some(Arc::new(slot)), ..self }
     }
 
     /// Where the other side is now; a client may move.
     #[must_use]
     pub fn remote(&self) -> SocketAddr {
-        self.inner.remote_address()
+        match &self.inner {
+            Inner::Quic(connection) => connection.remote_address(),
+            Inner::Simulated(end) => end.remote(),
+        }
     }
 
     /// The DNS names in the certificate that the other side proved to hold; empty if it showed
@@ -58,7 +79,11 @@ impl Connection {
     #[cfg(feature = "server")]
     #[must_use]
     pub fn certificate_names(&self) -> Vec<String> {
-        let identity = self.inner.peer_identity();
+        let connection = match &self.inner {
+            Inner::Quic(connection) => connection,
+            Inner::Simulated(end) => return end.certificate_names(),
+        };
+        let identity = connection.peer_identity();
         let chain = identity
             .and_then(|any| any.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok());
         chain
@@ -72,8 +97,16 @@ impl Connection {
     /// # Errors
     /// [`Closed`] if the connection is over.
     pub async fn open_bi(&self) -> Result<(FrameSender, FrameReceiver), Closed> {
-        let (send, receive) = self.inner.open_bi().await?;
-        Ok(self.framed(send, receive))
+        match &self.inner {
+            Inner::Quic(connection) => {
+                let (send, receive) = connection.open_bi().await?;
+                Ok(self.framed(SendHalf::Quic(send), ReceiveHalf::Quic(receive)))
+            }
+            Inner::Simulated(end) => {
+                let (send, receive) = end.open_two_way().await?;
+                Ok(self.framed(SendHalf::Simulated(send), ReceiveHalf::Simulated(receive)))
+            }
+        }
     }
 
     /// Opens a stream towards the other side only. As [`open_bi`](Self::open_bi).
@@ -81,7 +114,10 @@ impl Connection {
     /// # Errors
     /// [`Closed`] if the connection is over.
     pub async fn open_uni(&self) -> Result<FrameSender, Closed> {
-        let send = self.inner.open_uni().await?;
+        let send = match &self.inner {
+            Inner::Quic(connection) => SendHalf::Quic(connection.open_uni().await?),
+            Inner::Simulated(end) => SendHalf::Simulated(end.open_one_way().await?),
+        };
         Ok(FrameSender::new(send, self.edge.frame_bytes_max()))
     }
 
@@ -90,8 +126,16 @@ impl Connection {
     /// # Errors
     /// [`Closed`] if the connection is over.
     pub async fn accept_bi(&self) -> Result<(FrameSender, FrameReceiver), Closed> {
-        let (send, receive) = self.inner.accept_bi().await?;
-        Ok(self.framed(send, receive))
+        match &self.inner {
+            Inner::Quic(connection) => {
+                let (send, receive) = connection.accept_bi().await?;
+                Ok(self.framed(SendHalf::Quic(send), ReceiveHalf::Quic(receive)))
+            }
+            Inner::Simulated(end) => {
+                let (send, receive) = end.accept_two_way().await?;
+                Ok(self.framed(SendHalf::Simulated(send), ReceiveHalf::Simulated(receive)))
+            }
+        }
     }
 
     /// Waits for the other side's next one-way stream. Cancel-safe.
@@ -99,39 +143,70 @@ impl Connection {
     /// # Errors
     /// [`Closed`] if the connection is over.
     pub async fn accept_uni(&self) -> Result<FrameReceiver, Closed> {
-        let receive = self.inner.accept_uni().await?;
+        let receive = match &self.inner {
+            Inner::Quic(connection) => ReceiveHalf::Quic(connection.accept_uni().await?),
+            Inner::Simulated(end) => ReceiveHalf::Simulated(end.accept_one_way().await?),
+        };
         Ok(FrameReceiver::new(receive, self.edge.frame_bytes_max()))
     }
 
     /// Ends the connection at once: what is queued on streams is lost. The other side sees code
     /// and reason. A second close changes nothing.
     pub fn close(&self, code: CloseCode, reason: &str) {
-        let reason = reason.as_bytes();
-        let cut = reason.get(..REASON_BYTES_MAX).unwrap_or(reason);
-        self.inner.close(code.0.into(), cut);
+        match &self.inner {
+            Inner::Quic(connection) => {
+                let reason = reason.as_bytes();
+                let cut = reason.get(..REASON_BYTES_MAX).unwrap_or(reason);
+                connection.close(code.0.into(), cut);
+            }
+            Inner::Simulated(end) => {
+                end.close(code, reason.get(..REASON_BYTES_MAX).unwrap_or(reason));
+            }
+        }
     }
 
     /// Waits for the end of the connection. Cancel-safe.
     pub async fn closed(&self) -> Closed {
-        self.inner.closed().await.into()
+        match &self.inner {
+            Inner::Quic(connection) => connection.closed().await.into(),
+            Inner::Simulated(end) => end.closed().await,
+        }
     }
 
     /// Why the connection is over, if it is.
     #[must_use]
     pub fn close_reason(&self) -> Option<Closed> {
-        self.inner.close_reason().map(Closed::from)
+        match &self.inner {
+            Inner::Quic(connection) => connection.close_reason().map(Closed::from),
+            Inner::Simulated(end) => end.close_reason(),
+        }
     }
 
     /// The estimate of a round trip.
     #[must_use]
     pub fn rtt(&self) -> Duration {
-        self.inner.rtt()
+        match &self.inner {
+            Inner::Quic(connection) => connection.rtt(),
+            Inner::Simulated(_) => SIMULATED_RTT,
+        }
     }
 
     /// What the network does to this connection.
     #[must_use]
     pub fn stats(&self) -> ConnectionStats {
-        let stats = self.inner.stats();
+        let connection = match &self.inner {
+            Inner::Quic(connection) => connection,
+            Inner::Simulated(_) => {
+                return ConnectionStats {
+                    rtt: SIMULATED_RTT,
+                    congestion_window_bytes: u64::MAX,
+                    packets_sent: 0,
+                    packets_lost: 0,
+                    stream_stalls: 0,
+                };
+            }
+        };
+        let stats = connection.stats();
         ConnectionStats {
             rtt: stats.path.rtt,
             congestion_window_bytes: stats.path.cwnd,
@@ -144,21 +219,25 @@ impl Connection {
     /// A number that tells this connection from all others of its endpoint while it lives.
     #[must_use]
     pub fn stable_id(&self) -> usize {
-        self.inner.stable_id()
+        match &self.inner {
+            Inner::Quic(connection) => connection.stable_id(),
+            Inner::Simulated(end) => end.number(),
+        }
     }
 
     /// Lets the other side have `count` streams of each sort open; memory goes with the number, so
     /// raise it only for those that have shown who they are.
     pub fn permit_streams(&self, count: u32) {
-        self.inner.set_max_concurrent_bi_streams(count.into());
-        self.inner.set_max_concurrent_uni_streams(count.into());
+        match &self.inner {
+            Inner::Quic(connection) => {
+                connection.set_max_concurrent_bi_streams(count.into());
+                connection.set_max_concurrent_uni_streams(count.into());
+            }
+            Inner::Simulated(end) => end.permit_streams(count),
+        }
     }
 
-    fn framed(
-        &self,
-        send: quinn::SendStream,
-        receive: quinn::RecvStream,
-    ) -> (FrameSender, FrameReceiver) {
+    fn framed(&self, send: SendHalf, receive: ReceiveHalf) -> (FrameSender, FrameReceiver) {
         let bytes_max = self.edge.frame_bytes_max();
         (FrameSender::new(send, bytes_max), FrameReceiver::new(receive, bytes_max))
     }

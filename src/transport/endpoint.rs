@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::connection::{CloseCode, Connection};
 use super::error::{AcceptError, BindError, Closed, ConnectError};
 use super::profile::{Edge, HANDSHAKE_TIMEOUT, PACKET_BYTES_MAX};
+use super::simulated;
 use super::tls::{ClientTls, ServerTls};
 use crate::telemetry::{event, metrics};
 
@@ -74,11 +75,17 @@ pub struct SocketBuffers {
 /// A socket that connections share; clones share it too.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    inner: quinn::Endpoint,
+    inner: Inner,
     local: SocketAddr,
     buffers: SocketBuffers,
     edge: Edge,
     load: Arc<Load>,
+}
+
+#[derive(Debug, Clone)]
+enum Inner {
+    Quic(quinn::Endpoint),
+    Simulated(simulated::Socket),
 }
 
 /// Connections that an endpoint has let in.
@@ -120,6 +127,19 @@ impl Endpoint {
         edge: Edge,
         limits: EndpointLimits,
     ) -> Result<Self, BindError> {
+        let load =
+            Load { limits, connections: AtomicUsize::new(0), half_open: AtomicUsize::new(0) };
+        let load = Arc::new(load);
+        if let Some(network) = simulated::Network::current() {
+            let names = tls.map(ServerTls::names);
+            let taken =
+                || BindError::Bind { address, source: std::io::ErrorKind::AddrInUse.into() };
+            let socket =
+                simulated::Socket::bind(&network, address, edge, names).ok_or_else(taken)?;
+            let local = socket.address();
+            let buffers = SocketBuffers { receive: 0, send: 0 };
+            return Ok(Self { inner: Inner::Simulated(socket), local, buffers, edge, load });
+        }
         let unusable = |source| BindError::Socket { address, source };
         let (socket, buffers) = bind(address)?;
         let mut config = match reset_key {
@@ -144,9 +164,7 @@ impl Endpoint {
             send_bytes = buffers.send,
             "UDP socket bound"
         );
-        let load =
-            Load { limits, connections: AtomicUsize::new(0), half_open: AtomicUsize::new(0) };
-        Ok(Self { inner, local, buffers, edge, load: Arc::new(load) })
+        Ok(Self { inner: Inner::Quic(inner), local, buffers, edge, load })
     }
 
     /// Where it listens.
@@ -172,14 +190,20 @@ impl Endpoint {
     /// its own, so that one slow stranger keeps nobody waiting.
     pub async fn accept(&self) -> Option<Accepting> {
         loop {
-            let incoming = self.inner.accept().await?;
             let half_open = self.load.half_open.load(Ordering::Relaxed);
-            if half_open >= self.load.limits.unvalidated_max && incoming.may_retry() {
-                metrics::address_validation_asked(self.edge.label());
-                // Fails only where a retry is not allowed, which was asked.
-                let _ = incoming.retry();
-                continue;
-            }
+            let incoming = match &self.inner {
+                Inner::Quic(endpoint) => {
+                    let incoming = endpoint.accept().await?;
+                    if half_open >= self.load.limits.unvalidated_max && incoming.may_retry() {
+                        metrics::address_validation_asked(self.edge.label());
+                        // Fails only where a retry is not allowed, which was asked.
+                        let _ = incoming.retry();
+                        continue;
+                    }
+                    Incoming::Quic(Box::new(incoming))
+                }
+                Inner::Simulated(socket) => Incoming::Simulated(socket.accept().await?),
+            };
             let Some(slot) = self.slot() else {
                 metrics::connection_refused(self.edge.label());
                 incoming.refuse();
@@ -210,8 +234,21 @@ impl Endpoint {
         patience: Duration,
     ) -> Result<Connection, ConnectError> {
         use quinn::ConnectError as E;
+        let endpoint = match &self.inner {
+            Inner::Quic(endpoint) => endpoint,
+            Inner::Simulated(socket) => {
+                let dialed = socket
+                    .dial(address, tls.edge(), tls.names(), server_name)
+                    .ok_or(ConnectError::EndpointClosed)?;
+                return match tokio::time::timeout(patience, dialed.established()).await {
+                    Ok(Ok(end)) => Ok(Connection::simulated(end, tls.edge())),
+                    Ok(Err(source)) => Err(ConnectError::Handshake { address, source }),
+                    Err(_) => Err(ConnectError::TimedOut { address }),
+                };
+            }
+        };
         let connecting =
-            self.inner.connect_with(tls.config(), address, server_name).map_err(|e| match e {
+            endpoint.connect_with(tls.config(), address, server_name).map_err(|e| match e {
                 E::EndpointStopping => ConnectError::EndpointClosed,
                 E::InvalidServerName(name) => ConnectError::ServerName { name },
                 E::CidsExhausted
@@ -220,7 +257,7 @@ impl Endpoint {
                 | E::UnsupportedVersion => ConnectError::Address { address },
             })?;
         match tokio::time::timeout(patience, connecting).await {
-            Ok(Ok(connection)) => Ok(Connection::new(connection, tls.edge(), None)),
+            Ok(Ok(connection)) => Ok(Connection::new(connection, tls.edge())),
             Ok(Err(error)) => Err(ConnectError::Handshake { address, source: Closed::from(error) }),
             Err(_) => Err(ConnectError::TimedOut { address }),
         }
@@ -228,33 +265,73 @@ impl Endpoint {
 
     /// Closes every connection with code and reason and takes no more.
     pub fn close(&self, code: CloseCode, reason: &str) {
-        self.inner.close(code.0.into(), reason.as_bytes());
+        match &self.inner {
+            Inner::Quic(endpoint) => endpoint.close(code.0.into(), reason.as_bytes()),
+            Inner::Simulated(socket) => socket.close(code, reason),
+        }
     }
 
     /// Takes no more connections; those that are there go on.
     pub fn stop_listening(&self) {
-        self.inner.set_server_config(None);
+        match &self.inner {
+            Inner::Quic(endpoint) => endpoint.set_server_config(None),
+            Inner::Simulated(socket) => socket.stop_listening(),
+        }
     }
 
     /// Waits until the farewells of all closed connections are on their way.
     pub async fn drained(&self) {
-        self.inner.wait_idle().await;
+        match &self.inner {
+            Inner::Quic(endpoint) => endpoint.wait_idle().await,
+            Inner::Simulated(socket) => socket.drained().await,
+        }
     }
 }
 
 /// A handshake that has not been run yet.
 #[derive(Debug)]
 pub struct Accepting {
-    incoming: quinn::Incoming,
+    incoming: Incoming,
     edge: Edge,
     slot: Slot,
+}
+
+#[derive(Debug)]
+enum Incoming {
+    Quic(Box<quinn::Incoming>),
+    Simulated(simulated::Incoming),
+}
+
+impl Incoming {
+    fn remote(&self) -> SocketAddr {
+        match self {
+            Self::Quic(incoming) => incoming.remote_address(),
+            Self::Simulated(incoming) => incoming.remote(),
+        }
+    }
+
+    fn refuse(self) {
+        match self {
+            Self::Quic(incoming) => incoming.refuse(),
+            Self::Simulated(incoming) => incoming.refuse(),
+        }
+    }
+
+    async fn complete(self, edge: Edge) -> Result<Connection, Closed> {
+        match self {
+            Self::Quic(incoming) => Ok(Connection::new((*incoming).await?, edge)),
+            Self::Simulated(incoming) => {
+                Ok(Connection::simulated(incoming.complete().await?, edge))
+            }
+        }
+    }
 }
 
 impl Accepting {
     /// Who knocks; the address may be forged until the handshake is done.
     #[must_use]
     pub fn remote(&self) -> SocketAddr {
-        self.incoming.remote_address()
+        self.incoming.remote()
     }
 
     /// Turns the stranger away.
@@ -269,13 +346,14 @@ impl Accepting {
     /// [`AcceptError`]; `TimedOut` after five seconds.
     pub async fn complete(self) -> Result<Connection, AcceptError> {
         let Self { incoming, edge, mut slot } = self;
-        let address = incoming.remote_address();
-        let result = match tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming).await {
+        let address = incoming.remote();
+        let handshake = Box::pin(incoming.complete(edge));
+        let result = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Ok(connection)) => {
                 slot.handshake_done();
-                Ok(Connection::new(connection, edge, Some(slot)))
+                Ok(connection.in_slot(slot))
             }
-            Ok(Err(error)) => Err(AcceptError::Handshake { address, source: Closed::from(error) }),
+            Ok(Err(source)) => Err(AcceptError::Handshake { address, source }),
             Err(_) => Err(AcceptError::TimedOut { address }),
         };
         match &result {

@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::connection::CloseCode;
 use super::error::ReceiveError;
+use super::simulated;
 use crate::protocol::frame::{self, FrameError};
 
 /// Pieces taken from the library in one turn.
@@ -24,10 +25,17 @@ pub struct Frame {
     pub body: Bytes,
 }
 
+/// The stream below.
+#[derive(Debug)]
+pub(super) enum ReceiveHalf {
+    Quic(quinn::RecvStream),
+    Simulated(simulated::ReceiveHalf),
+}
+
 /// Receives frames from one stream, in order. Dropping it tells the other side to stop.
 #[derive(Debug)]
 pub struct FrameReceiver {
-    stream: quinn::RecvStream,
+    stream: ReceiveHalf,
     /// Pieces as they came: `pieces[next..filled]` are still to be read.
     pieces: [Bytes; PIECES_MAX],
     next: usize,
@@ -38,7 +46,7 @@ pub struct FrameReceiver {
 }
 
 impl FrameReceiver {
-    pub(super) fn new(stream: quinn::RecvStream, bytes_max: usize) -> Self {
+    pub(super) fn new(stream: ReceiveHalf, bytes_max: usize) -> Self {
         Self {
             stream,
             pieces: [const { Bytes::new() }; PIECES_MAX],
@@ -101,8 +109,11 @@ impl FrameReceiver {
 
     /// Tells the other side that nothing more of this stream is wanted.
     pub fn stop(&mut self, code: CloseCode) {
-        // Fails only on a stream that has ended already.
-        let _ = self.stream.stop(code.0.into());
+        match &mut self.stream {
+            // Fails only on a stream that has ended already.
+            ReceiveHalf::Quic(stream) => drop(stream.stop(code.0.into())),
+            ReceiveHalf::Simulated(stream) => stream.stop(code),
+        }
     }
 
     /// The first piece that is not empty.
@@ -180,14 +191,14 @@ impl FrameReceiver {
     async fn fill(&mut self) -> Result<bool, ReceiveError> {
         self.next = 0;
         self.filled = 0;
-        match self.stream.read_chunks(&mut self.pieces).await {
-            Ok(Some(count)) => {
-                self.filled = count;
-                Ok(true)
+        let read = match &mut self.stream {
+            ReceiveHalf::Quic(stream) => {
+                stream.read_chunks(&mut self.pieces).await.map_err(receive_error)?
             }
-            Ok(None) => Ok(false),
-            Err(error) => Err(receive_error(error)),
-        }
+            ReceiveHalf::Simulated(stream) => stream.read(&mut self.pieces).await?,
+        };
+        self.filled = read.unwrap_or(0);
+        Ok(read.is_some())
     }
 }
 

@@ -9,6 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::connection::CloseCode;
 use super::error::SendError;
+use super::simulated;
 use crate::protocol::frame;
 
 /// What may wait for a flush; a sender over it has a caller that does not flush.
@@ -31,12 +32,32 @@ pub enum Priority {
 /// The code of a stream whose sender was dropped with frames still to be flushed.
 pub const ABANDONED: CloseCode = CloseCode(0);
 
+/// The stream below.
+#[derive(Debug)]
+pub(super) enum SendHalf {
+    Quic(quinn::SendStream),
+    Simulated(simulated::SendHalf),
+}
+
+impl SendHalf {
+    /// Hands over a prefix of the pieces; says how many bytes and how many whole pieces.
+    async fn write(&mut self, pieces: &mut [Bytes]) -> Result<(usize, usize), SendError> {
+        match self {
+            Self::Quic(stream) => {
+                let written = stream.write_chunks(pieces).await.map_err(send_error)?;
+                Ok((written.bytes, written.chunks))
+            }
+            Self::Simulated(stream) => stream.write(pieces).await,
+        }
+    }
+}
+
 /// Sends frames on one stream, in order. Dropping it finishes the stream, and the other side sees a
 /// clean end after all that was flushed; if something was not, the stream is reset with
 /// [`ABANDONED`] instead, so that a missing rest is never taken for the end.
 #[derive(Debug)]
 pub struct FrameSender {
-    stream: quinn::SendStream,
+    stream: SendHalf,
     /// Frames and pieces that the stream has not taken yet, in order; `tail` follows `queue`.
     queue: VecDeque<Bytes>,
     tail: BytesMut,
@@ -45,7 +66,7 @@ pub struct FrameSender {
 }
 
 impl FrameSender {
-    pub(super) fn new(stream: quinn::SendStream, bytes_max: usize) -> Self {
+    pub(super) fn new(stream: SendHalf, bytes_max: usize) -> Self {
         Self { stream, queue: VecDeque::new(), tail: BytesMut::new(), queued_bytes: 0, bytes_max }
     }
 
@@ -133,9 +154,9 @@ impl FrameSender {
         self.cut_tail();
         while !self.queue.is_empty() {
             let pieces = self.queue.make_contiguous();
-            let written = self.stream.write_chunks(pieces).await.map_err(send_error)?;
-            self.queue.drain(..written.chunks);
-            self.queued_bytes = self.queued_bytes.saturating_sub(written.bytes);
+            let (bytes, whole) = self.stream.write(pieces).await?;
+            self.queue.drain(..whole);
+            self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
         }
         Ok(())
     }
@@ -153,8 +174,10 @@ impl FrameSender {
             Priority::Normal => 0,
             Priority::High => 10,
         };
-        // Fails only on a stream that has ended, where it does not matter.
-        let _ = self.stream.set_priority(level);
+        if let SendHalf::Quic(stream) = &self.stream {
+            // Fails only on a stream that has ended, where it does not matter.
+            let _ = stream.set_priority(level);
+        }
     }
 
     /// Flushes and marks the clean end of the stream. Does not wait for the other side.
@@ -163,7 +186,11 @@ impl FrameSender {
     /// As [`flush`](Self::flush).
     pub async fn finish(&mut self) -> Result<(), SendError> {
         self.flush().await?;
-        self.stream.finish().map_err(|_| SendError::Finished)
+        let first = match &mut self.stream {
+            SendHalf::Quic(stream) => stream.finish().is_ok(),
+            SendHalf::Simulated(stream) => stream.finish(),
+        };
+        if first { Ok(()) } else { Err(SendError::Finished) }
     }
 
     /// Gives the stream up: what was not delivered is dropped, the other side sees `code`.
@@ -171,14 +198,20 @@ impl FrameSender {
         self.queue.clear();
         self.tail.clear();
         self.queued_bytes = 0;
-        // Fails only on a stream that has ended already.
-        let _ = self.stream.reset(code.0.into());
+        match &mut self.stream {
+            // Fails only on a stream that has ended already.
+            SendHalf::Quic(stream) => drop(stream.reset(code.0.into())),
+            SendHalf::Simulated(stream) => stream.reset(code),
+        }
     }
 
     /// Waits until the other side has everything of a finished stream (true), or wants no more of
     /// it or is gone (false). Cancel-safe.
     pub async fn acknowledged(&self) -> bool {
-        matches!(self.stream.stopped().await, Ok(None))
+        match &self.stream {
+            SendHalf::Quic(stream) => matches!(stream.stopped().await, Ok(None)),
+            SendHalf::Simulated(stream) => stream.acknowledged().await,
+        }
     }
 
     fn admit(&self, payload_bytes: usize) -> Result<(), SendError> {

@@ -14,6 +14,8 @@ mod error;
 mod frame_receiver;
 mod frame_sender;
 pub mod profile;
+#[doc(hidden)]
+pub mod simulated;
 pub mod tls;
 
 #[cfg(all(test, feature = "server"))]

@@ -180,6 +180,7 @@ impl Authority {
 pub struct ServerTls {
     edge: Edge,
     config: quinn::ServerConfig,
+    leaf: Option<CertificateDer<'static>>,
 }
 
 impl ServerTls {
@@ -233,7 +234,7 @@ impl ServerTls {
         let crypto = QuicServerConfig::try_from(tls).map_err(|_| TlsError::NoCipherSuite)?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         config.transport_config(edge.server_parameters());
-        Ok(Self { edge, config })
+        Ok(Self { edge, config, leaf: identity.chain.first().cloned() })
     }
 
     pub(super) fn edge(&self) -> Edge {
@@ -243,6 +244,11 @@ impl ServerTls {
     pub(super) fn config(&self) -> quinn::ServerConfig {
         self.config.clone()
     }
+
+    /// The names in the certificate, for a network that does not read certificates.
+    pub(super) fn names(&self) -> Vec<String> {
+        names_in(self.leaf.as_ref())
+    }
 }
 
 /// The TLS settings of a side that dials, with the edge's QUIC parameters; cheap to clone.
@@ -250,6 +256,7 @@ impl ServerTls {
 pub struct ClientTls {
     edge: Edge,
     config: quinn::ClientConfig,
+    leaf: Option<CertificateDer<'static>>,
 }
 
 impl ClientTls {
@@ -298,7 +305,8 @@ impl ClientTls {
         let crypto = QuicClientConfig::try_from(tls).map_err(|_| TlsError::NoCipherSuite)?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.transport_config(edge.client_parameters());
-        Ok(Self { edge, config })
+        let leaf = identity.and_then(|identity| identity.chain.first().cloned());
+        Ok(Self { edge, config, leaf })
     }
 
     pub(super) fn edge(&self) -> Edge {
@@ -308,6 +316,22 @@ impl ClientTls {
     pub(super) fn config(&self) -> quinn::ClientConfig {
         self.config.clone()
     }
+
+    /// As [`ServerTls::names`]; empty without a certificate.
+    pub(super) fn names(&self) -> Vec<String> {
+        names_in(self.leaf.as_ref())
+    }
+}
+
+#[cfg(feature = "server")]
+fn names_in(leaf: Option<&CertificateDer<'static>>) -> Vec<String> {
+    leaf.map(|leaf| super::certificate::dns_names(leaf)).unwrap_or_default()
+}
+
+/// Only a server reads certificates.
+#[cfg(not(feature = "server"))]
+fn names_in(_leaf: Option<&CertificateDer<'static>>) -> Vec<String> {
+    Vec::new()
 }
 
 fn provider() -> Arc<CryptoProvider> {

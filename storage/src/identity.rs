@@ -111,4 +111,41 @@ mod tests {
         file.save(&identity).unwrap();
         assert_eq!(open().1, Some(identity));
     }
+
+    #[test]
+    fn every_flip_of_one_copy_is_mended_and_of_both_refused() {
+        let identity = Identity {
+            cluster_id: 1,
+            lineage: 2,
+            node_id: 3,
+            nonce: 4,
+            incarnation: 5,
+            stateless_reset_key: [6; 64],
+            extra: Bytes::from_static(b"standing"),
+        };
+        let disk = SimulatedDisk::new();
+        let open = |disk: &SimulatedDisk| {
+            IdentityFile::open(Arc::new(disk.clone()), Path::new("n1")).map(|(_, found)| found)
+        };
+        let (mut file, _) = IdentityFile::open(Arc::new(disk.clone()), Path::new("n1")).unwrap();
+        file.save(&identity).unwrap();
+        let copies = ["n1/identity.a", "n1/identity.b"].map(Path::new);
+        let whole = disk.bytes(copies[0]).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            for copy in copies {
+                let damaged = disk.fork();
+                damaged.put(copy, bytes.clone());
+                assert_eq!(open(&damaged).unwrap(), Some(identity.clone()), "bit {bit}");
+                assert_eq!(damaged.bytes(copy).unwrap(), whole, "bit {bit}");
+            }
+            let lost = disk.fork();
+            for copy in copies {
+                lost.put(copy, bytes.clone());
+            }
+            let refused = open(&lost);
+            assert!(matches!(refused, Err(OpenError::TwinsDamaged { .. })), "bit {bit}");
+        }
+    }
 }

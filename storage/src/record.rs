@@ -16,7 +16,11 @@
 //! | 16 | hard state | sequence number | 0 | opaque |
 //! | 17 | durable mark | next index when written | 0 | segment id u64 · own offset u64 |
 //! | 18 | truncate mark | first index taken away | term before it | chain before it u64 |
+//! | 19 | filler | 0 | 0 | zeros |
 //! | 32 | footer | next index | last term | see [`crate::segment`] |
+//!
+//! A filler says nothing: a repair puts it where marks were lost that it cannot tell, so that what
+//! stands behind keeps its place.
 //!
 //! A durable mark says that everything before it in the log has been flushed. It names its own
 //! place, so that bytes inside of a payload can hardly pass for one when recovery searches behind
@@ -58,6 +62,8 @@ pub enum RecordKind {
     Durable = 17,
     /// Mark: entries from its index on are taken away.
     Truncate = 18,
+    /// Mark: nothing; it keeps the place of marks that a repair could not tell.
+    Filler = 19,
     /// Mark: the segment ends here.
     Footer = 32,
 }
@@ -72,6 +78,7 @@ impl RecordKind {
             16 => Self::HardState,
             17 => Self::Durable,
             18 => Self::Truncate,
+            19 => Self::Filler,
             32 => Self::Footer,
             _ => return None,
         })
@@ -255,6 +262,11 @@ pub fn chain_after(previous_chain: u64, index: u64, term: u64, crc: u32) -> u64 
     xxh3_64(&bytes)
 }
 
+/// The chain after an entry that follows `previous_chain`.
+pub fn chain_of(record: &Record, previous_chain: u64) -> u64 {
+    Frame::new(record.clone(), previous_chain).chain()
+}
+
 /// The chain before the first entry of a cluster.
 pub fn chain_seed(cluster_id: u64) -> u64 {
     xxh3_64(&cluster_id.to_le_bytes())
@@ -371,6 +383,7 @@ mod tests {
             (RecordKind::HardState, 16),
             (RecordKind::Durable, 17),
             (RecordKind::Truncate, 18),
+            (RecordKind::Filler, 19),
             (RecordKind::Footer, 32),
         ];
         for (kind, number) in kinds {

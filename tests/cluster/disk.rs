@@ -138,3 +138,49 @@ async fn a_single_node_waits_for_space_and_answers_then() {
     assert_eq!(number(stage.node("n1"), "kept"), Some(2));
     stage.stop_all().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_finds_no_space_is_written_when_there_is_some() {
+    let mut stage = Stage::new(1, &["n1"]);
+    let disk = FaultyDisk::new(std::sync::Arc::new(RealDisk));
+    stage.disks.insert("n1".to_owned(), disk.clone());
+    stage.start_all().await;
+    let mut writer = Writer::open(stage.node("n1"), 7).await;
+    let topic = writer.add_topic("kept").await;
+    writer.ask(&update(topic, 1)).await;
+    let snapshots = || {
+        let files = std::fs::read_dir(stage.dir_of("n1").join("snapshots")).unwrap().flatten();
+        files.filter(|file| file.file_name().to_string_lossy().ends_with(".snapshot")).count()
+    };
+    disk.set_full(true);
+    let opened = disk.calls(DiskOperation::Open);
+    stage.node("n1").take_snapshot().await;
+    until("it was tried", || disk.calls(DiskOperation::Open) > opened).await;
+    assert_eq!((snapshots(), stage.up["n1"].supervisor.exit()), (0, None));
+    disk.set_full(false);
+    until("it is written", || snapshots() == 1).await;
+    drop(writer);
+    stage.stop_all().await;
+}
+
+/// Its engine waits for the disk to take a vote; a stop does not wait for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_a_full_disk_can_be_stopped() {
+    let mut scene = Scene::set().await;
+    scene.write(1..=5).await;
+    let full = scene.stage.disks[&scene.leader].clone();
+    full.set_full(true);
+    scene.write(6..=6).await;
+    scene.another_leads().await;
+    let running = scene.stage.up.remove(&scene.leader).unwrap();
+    let stop = running.node.stop(Duration::from_millis(200));
+    tokio::time::timeout(PATIENCE, stop).await.expect("it ends");
+    assert_eq!(running.supervisor.exit(), None, "a full disk is no fault of the node");
+    drop(running);
+    full.set_full(false);
+    scene.stage.start(&[&scene.leader]).await;
+    scene.write(7..=9).await;
+    scene.stage.settle().await;
+    assert_eq!(number(scene.stage.node(&scene.leader), "kept"), Some(9));
+    scene.stage.stop_all().await;
+}

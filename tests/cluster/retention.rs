@@ -58,6 +58,20 @@ async fn one_is_behind() -> (Stage, Writer, TopicId, String) {
     };
     let rest: Vec<&String> = stage.up.keys().collect();
     until("both others have purged", || rest.iter().all(|node| purged(node))).await;
+    // Both end at the same entry with a snapshot that no newer one follows, the same on both:
+    // whoever leads then offers this one.
+    let newest = format!("{:020}-", stage.settle().await);
+    for node in rest {
+        let dir = stage.dir_of(node).join("snapshots");
+        let is_newest = |path: &PathBuf| path.to_string_lossy().contains(&newest);
+        let taken = async {
+            while !files(&dir, ".snapshot").iter().any(is_newest) {
+                stage.node(node).take_snapshot().await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, taken).await.expect("a snapshot of all that there is");
+    }
     (stage, writer, last, away)
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct Stage {
     pub(crate) retention: Retention,
     /// Index by sled in each node's folder, as the product does; in memory otherwise.
     pub(crate) index_on_disk: bool,
+    /// The one that every node indexes into, where a test wants to break it.
+    index_store: Option<MemoryStore>,
     /// Disks of nodes that have one of their own; the real one otherwise.
     pub(crate) disks: BTreeMap<String, FaultyDisk>,
     pub(crate) clock: Clock,
@@ -73,6 +75,7 @@ impl Stage {
             expect,
             retention: Retention { segment_bytes: 1 << 20, ..Retention::default() },
             index_on_disk: false,
+            index_store: None,
             disks: BTreeMap::new(),
             clock: Clock::system(),
             up: BTreeMap::new(),
@@ -83,8 +86,13 @@ impl Stage {
         if self.index_on_disk {
             IndexPlace::Folder(dir.join("index"))
         } else {
-            IndexPlace::Memory(MemoryStore::new())
+            IndexPlace::Memory(self.index_store.clone().unwrap_or_default())
         }
+    }
+
+    /// The index of the only node, in memory, to be broken.
+    pub(crate) fn index_in_memory(&mut self) -> MemoryStore {
+        self.index_store.get_or_insert_with(MemoryStore::new).clone()
     }
 
     /// Three nodes that run and are founded.

@@ -179,6 +179,36 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
     segments
 }
 
+/// Where no file system can be mounted, this is the full disk: twenty writes find no space.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_that_find_no_space_are_tried_again_and_acknowledged_then() {
+    let dir = tempfile::tempdir().unwrap();
+    if !can_trace(dir.path()) {
+        return;
+    }
+    let node = LoneNode::new(dir.path(), dir.path());
+    let inject =
+        format!("inject=pwrite64:error=ENOSPC:when={FAILING_FLUSH}..{}", FAILING_FLUSH + 20);
+    let arguments = ["-e", "trace=pwrite64", "-e", &inject, "-o", "/dev/null"];
+    let running = node.start(&arguments).serves();
+    let client = running.client(Patience::default()).await;
+    let topic = add(&client, "kept", TopicType::String).await;
+    let mut sent = 0_u64;
+    while !running.log().contains("Q-105") {
+        sent += 1;
+        assert!(sent < 50_000, "the disk was never full:\n{}", running.log());
+        client.update(&topic, Value::String(&sent.to_string())).await.unwrap().await.unwrap();
+    }
+    assert!(running.log().contains("Q-104"), "{}", running.log());
+    client.close().await;
+    running.stop();
+    let running = node.start(&[]).serves();
+    let client = running.client(Patience::default()).await;
+    assert_eq!(value_of(&client, "kept").await, Some(sent.to_string().into_bytes()));
+    client.close().await;
+    running.stop();
+}
+
 /// A file system in memory of its own size.
 struct SmallDisk(PathBuf);
 

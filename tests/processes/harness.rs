@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_quorate");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_quorate");
 const FLIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/flights-2013-01.ndjson.gz");
 
 /// A child that is killed when the test lets go of it.
@@ -311,7 +311,7 @@ pub(crate) fn wait<T>(timeout: Duration, mut poll: impl FnMut() -> Option<T>) ->
 }
 
 /// Ports that were free a moment ago; each cluster of this process looks at another range.
-fn free_base_port() -> u16 {
+pub(crate) fn free_base_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = 20_000 + (std::process::id() % 200) as u16 * 40;
     loop {

@@ -50,7 +50,9 @@ impl LoneNode {
         command.args(["run", "--config"]).arg(&self.configuration).stdin(Stdio::null());
         let log = self.configuration.with_extension("log");
         command.stdout(Stdio::null()).stderr(File::create(&log).unwrap());
-        let _left_by_a_killed_one = fs::remove_file(self.dir.join("ports.json"));
+        for left_by_a_killed_one in ["ports.json", "pid"] {
+            let _was_not_there = fs::remove_file(self.dir.join(left_by_a_killed_one));
+        }
         Running { child: Owned(command.spawn().unwrap()), dir: self.dir.clone(), log }
     }
 }
@@ -105,16 +107,30 @@ impl Running {
             .unwrap_or_else(|| panic!("it goes on:\n{}", self.log()))
     }
 
-    /// Stops it in good order. Not for one under strace, which keeps the signal to itself.
+    /// Sends it a signal; not to strace, which would leave it behind.
+    fn signal(&self, signal: &str) -> bool {
+        let Ok(pid) = fs::read_to_string(self.dir.join("pid")) else { return false };
+        let status = Command::new("kill").args([signal, pid.trim()]).status();
+        status.is_ok_and(|status| status.success())
+    }
+
+    /// Stops it in good order.
     pub(crate) fn stop(mut self) {
-        let pid = self.child.0.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(self.signal("-TERM"), "{}", self.log());
         let status = self.ends();
         assert!(status.success(), "{status}:\n{}", self.log());
     }
 
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.child.0.try_wait(), Ok(None)) {
+            self.signal("-KILL");
+        }
     }
 }
 

@@ -12,6 +12,7 @@
     reason = "tests say what went wrong by panicking, and wait against the real clock"
 )]
 
+mod accepted_loss;
 mod all_killed;
 mod faults;
 mod flights;

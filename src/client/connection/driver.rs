@@ -63,7 +63,7 @@ impl Backoff {
         self.rounds += 1;
         let mut bytes = [0; 2];
         // Without randomness there is no jitter, and nothing else is lost.
-        let _ = getrandom::fill(&mut bytes);
+        let _ = crate::entropy::fill(&mut bytes);
         let jitter = u32::from(u16::from_le_bytes(bytes));
         whole / 2 + (whole / 2) * jitter / u32::from(u16::MAX)
     }

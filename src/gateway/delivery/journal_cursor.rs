@@ -1,12 +1,13 @@
 //! The reader of a session that is behind: blocks of the journal, filtered by what the session
 //! wants, with values that have been overtaken left out where the topic's policy allows it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use crate::domain::effect::{Effect, Event, TopicInfo};
 use crate::domain::id::{Position, TopicId};
 use crate::domain::machine::Machine;
 use crate::domain::topic::specification::Conflation;
+use crate::entropy::HashMap;
 use crate::gateway::delivery::event_frames::put_unsubscribed;
 use crate::gateway::delivery::event_frames::{
     put_event, put_notice, put_notifications, put_subscribed, topic_of,
@@ -60,7 +61,7 @@ impl JournalCursor {
 
     /// The session is live: nothing is remembered for it any more.
     pub(in crate::gateway) fn rest(&mut self) {
-        self.wanted = HashMap::new();
+        self.wanted = HashMap::default();
         self.interest_text = String::new();
     }
 

@@ -54,7 +54,7 @@ impl Passwords {
     /// [`NoEntropy`].
     pub(in crate::gateway) fn new() -> Result<Self, NoEntropy> {
         let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(|_| NoEntropy)?;
+        crate::entropy::fill(&mut key).map_err(|_| NoEntropy)?;
         Ok(Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
             running: Semaphore::new(RUNNING_MAX),

@@ -23,7 +23,7 @@ impl Secret {
     /// [`NoEntropy`].
     pub(in crate::gateway) fn draw() -> Result<Self, NoEntropy> {
         let mut bytes = [0; SECRET_BYTES];
-        getrandom::fill(&mut bytes).map_err(|_| NoEntropy)?;
+        crate::entropy::fill(&mut bytes).map_err(|_| NoEntropy)?;
         Ok(Self(bytes))
     }
 
@@ -61,7 +61,7 @@ impl std::fmt::Debug for Secret {
 /// [`NoEntropy`].
 pub(in crate::gateway) fn draw_session_id() -> Result<SessionId, NoEntropy> {
     let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|_| NoEntropy)?;
+    crate::entropy::fill(&mut bytes).map_err(|_| NoEntropy)?;
     Ok(SessionId((u64::from_le_bytes(bytes) >> 1).max(1)))
 }
 

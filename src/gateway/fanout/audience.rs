@@ -6,12 +6,12 @@
 //! asks only the groups that are newer. Groups are found by the literal prefixes of their selectors,
 //! so neither idle sessions nor other branches cost an update anything.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::domain::effect::TopicInfo;
 use crate::domain::id::TopicId;
 use crate::domain::topic::path::TopicPath;
+use crate::entropy::HashMap;
 use crate::gateway::delivery::interest::Interest;
 
 /// A group of sessions of equal interest; numbers rise and are not used again.

@@ -11,7 +11,6 @@ pub mod outbox;
 pub mod session_queue;
 pub(in crate::gateway) mod task;
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -24,6 +23,7 @@ use self::session_queue::{Pushed, ReadOrder};
 use crate::domain::effect::{Effect, SessionChange};
 use crate::domain::id::SessionId;
 use crate::domain::topic::specification::Conflation;
+use crate::entropy::HashMap;
 use crate::gateway::delivery::event_frames::{put_event, put_notifications, topic_of};
 use crate::gateway::delivery::interest::Interest;
 use crate::replication::Block;
@@ -183,7 +183,7 @@ impl Fanout {
         block: &Block,
     ) -> (HashMap<GroupId, BatchDraft>, Bytes, Vec<ChangedSession>) {
         let mut frames = BytesMut::new();
-        let mut drafts: HashMap<GroupId, BatchDraft> = HashMap::new();
+        let mut drafts: HashMap<GroupId, BatchDraft> = HashMap::default();
         let mut changed = Vec::new();
         for event in &block.events {
             if let Effect::Session { session, change } = event.effect {

@@ -10,10 +10,11 @@
 //! so outside the lock and reports with [`SessionQueue::advance`], which refuses a report that a
 //! change of interest or a restart has overtaken.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::domain::id::{Index, Position, TopicId};
+use crate::entropy::HashMap;
 use crate::gateway::delivery::interest::Interest;
 use crate::gateway::delivery::outgoing::Outgoing;
 use crate::gateway::delivery::turn::Turn;
@@ -235,7 +236,7 @@ impl SessionQueue {
 
     /// Where the newest waiting value of each replaceable topic stands.
     fn newest_of_replaceable(&self) -> HashMap<TopicId, (u64, usize)> {
-        let mut newest = HashMap::new();
+        let mut newest = HashMap::default();
         if let Mode::Live { batches, .. } = &self.mode {
             for batch in batches {
                 for (number, piece) in batch.pieces().iter().enumerate() {

@@ -23,6 +23,8 @@ pub(in crate::replication) struct State {
     pub(in crate::replication) machine: Machine,
     pub(in crate::replication) last: Option<LogId>,
     pub(in crate::replication) membership: StoredMembership,
+    /// Rises when the machine is replaced because it was wrong.
+    pub(in crate::replication) healings: u64,
     hashes: Hashes,
 }
 
@@ -31,6 +33,14 @@ impl State {
     pub(in crate::replication) fn applied(&mut self, id: LogId) {
         self.hashes.push(id.index(), self.machine.hash());
         self.last = Some(id);
+    }
+
+    /// Replaces a machine that was wrong by one that has applied the same entries.
+    pub(in crate::replication) fn heal(&mut self, machine: Machine) {
+        self.hashes = Hashes::default();
+        self.hashes.push(machine.applied(), machine.hash());
+        self.machine = machine;
+        self.healings += 1;
     }
 
     /// Replaces everything by what a snapshot holds.

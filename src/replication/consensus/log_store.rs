@@ -22,6 +22,7 @@ use crate::replication::consensus::raft_codec::{take_vote, vote_bytes};
 use crate::replication::consensus::raft_types::{
     Entry, Kind, LogId, Payload, Types, Vote, log_id, parts,
 };
+use crate::replication::members::mender::Mender;
 use crate::supervisor::Supervisor;
 use crate::telemetry::{event, metrics};
 
@@ -38,6 +39,7 @@ pub(in crate::replication) struct LogStore {
     log: Log,
     catalogue: Arc<Catalogue>,
     supervisor: Supervisor,
+    mender: Option<Mender>,
 }
 
 impl LogStore {
@@ -46,7 +48,12 @@ impl LogStore {
         catalogue: Arc<Catalogue>,
         supervisor: Supervisor,
     ) -> Self {
-        Self { log, catalogue, supervisor }
+        Self { log, catalogue, supervisor, mender: None }
+    }
+
+    /// Mends what it finds damaged with the other members' entries.
+    pub(in crate::replication) fn with_mender(self, mender: Mender) -> Self {
+        Self { mender: Some(mender), ..self }
     }
 
     /// The part of `range` that the log holds.
@@ -64,9 +71,14 @@ impl LogStore {
         start.max(self.log.first_index())..end.min(self.log.next_index())
     }
 
-    fn read(&self, range: std::ops::Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
-        let records = self.log.read(range, bytes_max).map_err(io::Error::other)?;
-        records.into_iter().map(entry_of).collect()
+    async fn read(&self, range: std::ops::Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        loop {
+            match (self.log.read(range.clone(), bytes_max), &self.mender) {
+                (Ok(records), _) => return records.into_iter().map(entry_of).collect(),
+                (Err(error), Some(mender)) if mender.mended_or_leave(&error).await => {}
+                (Err(error), _) => return Err(io::Error::other(error)),
+            }
+        }
     }
 
     fn stored_vote(&self) -> io::Result<Option<Vote>> {
@@ -83,7 +95,7 @@ impl RaftLogReader<Types> for LogStore {
         let mut held = self.held(&range);
         let mut entries = Vec::new();
         while held.start < held.end {
-            let page = self.read(held.clone(), PAGE_BYTES)?;
+            let page = self.read(held.clone(), PAGE_BYTES).await?;
             held.start += page.len() as u64;
             entries.extend(page);
         }
@@ -95,7 +107,7 @@ impl RaftLogReader<Types> for LogStore {
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry>, io::Error> {
-        self.read(start..end, REQUEST_BYTES)
+        self.read(start..end, REQUEST_BYTES).await
     }
 
     async fn entries_stream<R>(
@@ -112,7 +124,7 @@ impl RaftLogReader<Types> for LogStore {
             if held.start >= held.end {
                 return None;
             }
-            let page = store.read(held.clone(), PAGE_BYTES);
+            let page = store.read(held.clone(), PAGE_BYTES).await;
             match &page {
                 Ok(entries) => held.start += entries.len() as u64,
                 Err(_) => held.start = held.end,

@@ -9,6 +9,7 @@ pub(super) mod log_store;
 pub(super) mod network;
 pub(super) mod raft_codec;
 pub(super) mod raft_types;
+pub(super) mod runtime;
 pub(super) mod snapshot_transfer;
 pub(super) mod state_store;
 #[cfg(test)]

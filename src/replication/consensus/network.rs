@@ -29,6 +29,7 @@ use crate::replication::consensus::raft_codec::CodecError;
 use crate::replication::consensus::raft_types::{Snapshot, Types, Vote};
 use crate::replication::consensus::snapshot_transfer::{SnapshotFile, send_snapshot};
 use crate::replication::members::peers::{Lane, PeerFault, Peers};
+use crate::supervisor::Supervisor;
 
 /// Append requests without an answer, per follower. More only fills the receiver with requests of
 /// one entry each; fewer leave the wire idle during a flush.
@@ -61,6 +62,7 @@ pub(in crate::replication) struct Network {
     pub(in crate::replication) peers: Peers,
     pub(in crate::replication) catalogue: Arc<Catalogue>,
     pub(in crate::replication) clock: Clock,
+    pub(in crate::replication) supervisor: Supervisor,
 }
 
 /// What a client is used for.
@@ -78,6 +80,7 @@ pub(in crate::replication) struct PeerClient {
     target: u64,
     purpose: Purpose,
     clock: Clock,
+    supervisor: Supervisor,
 }
 
 impl Network {
@@ -88,6 +91,7 @@ impl Network {
             target,
             purpose,
             clock: self.clock,
+            supervisor: self.supervisor.clone(),
         }
     }
 }
@@ -182,7 +186,9 @@ impl RaftNetworkV2<Types> for PeerClient {
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
-            sent = send_snapshot(&self.peers, &self.catalogue, self.target, vote, snapshot) => {
+            sent = send_snapshot(
+                &self.peers, &self.catalogue, &self.supervisor, self.target, vote, snapshot
+            ) => {
                 sent.map_err(|fault| StreamingError::Unreachable(Unreachable::new(&fault)))
             }
         }

@@ -14,6 +14,7 @@ use openraft::vote::leader_id_std::CommittedLeaderId;
 use openraft::{OptionalSend, RaftTypeConfig};
 
 use crate::replication::consensus::raft_codec;
+use crate::replication::consensus::runtime::Runtime;
 
 /// The configuration of types.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,7 +45,7 @@ impl RaftTypeConfig for Types {
     type Vote = openraft::Vote<Leader>;
     type Payload = Payload;
     type Entry = Entry;
-    type AsyncRuntime = openraft_rt_tokio::TokioRuntime;
+    type AsyncRuntime = Runtime;
     type Responder<T>
         = openraft::impls::OneshotResponder<Self, T>
     where

@@ -223,6 +223,12 @@ impl RaftStateMachine<Types> for StateStore {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<SnapshotFile>>, io::Error> {
+        // Those that reached down to the log were found damaged and set aside. The library takes the
+        // want of a snapshot below a purged log for the end of the node.
+        let next = self.catalogue.newest().map_or(0, |kept| kept.id.index + 1);
+        if self.log.first_index() > next && self.applied.last().is_some() {
+            return self.build_snapshot().await.map(Some);
+        }
         self.catalogue.newest().map(|kept| snapshot_of(&kept)).transpose()
     }
 }
@@ -231,9 +237,9 @@ impl RaftSnapshotBuilder<Types> for StateStore {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot<SnapshotFile>, io::Error> {
-        let (machine, last, membership) = {
+        let (machine, last, membership, healings) = {
             let state = self.applied.lock();
-            (state.machine.clone(), state.last, state.membership.clone())
+            (state.machine.clone(), state.last, state.membership.clone(), state.healings)
         };
         let Some(last) = last else {
             return Err(io::Error::other("nothing has been applied yet"));
@@ -263,6 +269,13 @@ impl RaftSnapshotBuilder<Types> for StateStore {
             meta: membership_bytes(&membership),
         };
         let written = self.write_snapshot(head, machine).await?;
+        if self.applied.lock().healings != healings {
+            // The state that it shows was found wrong meanwhile.
+            self.catalogue.give_up(written.id).map_err(io::Error::other)?;
+            let newest = self.catalogue.newest();
+            let newest = newest.ok_or_else(|| io::Error::other("the state was found wrong"))?;
+            return snapshot_of(&newest);
+        }
         tracing::info!(
             event = event::SNAPSHOT_WRITTEN,
             entry = written.id.index,

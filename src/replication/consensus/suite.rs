@@ -32,8 +32,8 @@ use crate::replication::consensus::snapshot_transfer::SnapshotFile;
 use crate::replication::consensus::state_store::StateStore;
 use crate::replication::journal::Journal;
 use crate::replication::proposing::pending::Pending;
-use crate::replication::start::drive;
-use crate::supervisor::Supervisor;
+use crate::replication::start::WriterDriver;
+use crate::supervisor::{StopSignal, Supervisor};
 
 /// Makes stores, each in a folder of its own.
 struct Builder {
@@ -65,8 +65,9 @@ impl StoreBuilder<Types, SuiteLog, SuiteState, Guard> for Builder {
         let catalogue = Arc::new(opened.0);
         self.catalogues.lock().unwrap().push(Arc::clone(&catalogue));
         let supervisor = Supervisor::new("suite");
-        let stopping = supervisor.clone();
-        supervisor.spawn_thread("log writer", move |stop| drive(writer, &stop, &stopping)).unwrap();
+        let mut driver = WriterDriver::new(writer, supervisor.clone());
+        let work = move |stop: &StopSignal, waiting| driver.step(stop, waiting);
+        supervisor.spawn_steps("log writer", work).unwrap();
         let store = StateStore {
             applied: Applied::default(),
             journal: Journal::new(0, 1 << 20),

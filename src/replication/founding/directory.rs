@@ -19,7 +19,7 @@ use crate::replication::founding::rules::Standing;
 /// Draws random bytes from the operating system.
 pub(in crate::replication) fn random<const N: usize>() -> Result<[u8; N], StartError> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| StartError::Randomness { error })?;
+    crate::entropy::fill(&mut bytes).map_err(|error| StartError::Randomness { error })?;
     Ok(bytes)
 }
 

@@ -3,4 +3,5 @@
 
 pub(super) mod bootstrap;
 pub(super) mod directory;
+pub(super) mod loss;
 pub(super) mod rules;

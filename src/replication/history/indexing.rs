@@ -30,11 +30,13 @@ use crate::domain::entry::commands_of;
 use crate::domain::id::{Index as CommandIndex, SessionId};
 use crate::replication::history::scratch::{Scratch, ScratchFault};
 use crate::replication::journal::Journal;
-use crate::supervisor::{SpawnError, Supervisor};
+use crate::supervisor::{Next, SpawnError, Supervisor, Waiting};
 use crate::telemetry::event;
 
 /// How long the worker gathers before it writes.
 const GATHER: Duration = Duration::from_secs(2);
+/// How often it looks for work where it may not wait.
+const IDLE_PAUSE: Duration = Duration::from_millis(200);
 /// Bytes of effects of one entry; what is over is cut and marked as such.
 const EFFECTS_BYTES: usize = 8 * 1024 * 1024;
 const VERSION: u8 = 1;
@@ -64,23 +66,29 @@ pub(in crate::replication) fn start(
         on_progress: None,
     };
     let (index, worker) = IndexWorker::new(place, log, Some(catalogue), options);
-    let stopping = index.clone();
-    supervisor.spawn_thread("index", move |stop| {
-        drive(worker, || {
-            if stop.is_stopped() {
-                stopping.close();
-            }
-        });
+    let mut driver = Driver { worker, index: index.clone(), told_off: false };
+    supervisor.spawn_steps("index", move |stop, waiting| {
+        if stop.is_stopped() {
+            driver.index.close();
+        }
+        driver.step(waiting)
     })?;
     Ok(index)
 }
 
-fn drive(mut worker: IndexWorker, before_step: impl Fn()) {
-    let mut told_off = false;
-    loop {
-        before_step();
-        match worker.step(Some(GATHER)) {
-            IndexStep::Idle | IndexStep::Working | IndexStep::Indexed { .. } => {}
+/// The worker, and what was said about it.
+struct Driver {
+    worker: IndexWorker,
+    index: Index,
+    told_off: bool,
+}
+
+impl Driver {
+    fn step(&mut self, waiting: Waiting) -> Next {
+        let step = self.worker.step((waiting == Waiting::Allowed).then_some(GATHER));
+        match step {
+            IndexStep::Idle | IndexStep::Indexed { .. } => return Next::Idle(IDLE_PAUSE),
+            IndexStep::Working => {}
             IndexStep::Segment(segment) => {
                 tracing::debug!(?segment, "a segment is indexed");
             }
@@ -95,17 +103,20 @@ fn drive(mut worker: IndexWorker, before_step: impl Fn()) {
             }
             IndexStep::Refused { call, error } => {
                 tracing::warn!(event = event::INDEX_TROUBLE, call, %error, "the index's disk refuses");
+                return Next::Idle(IDLE_PAUSE);
             }
             IndexStep::Off => {
-                if !std::mem::replace(&mut told_off, true) {
+                if !std::mem::replace(&mut self.told_off, true) {
                     tracing::warn!(
                         event = event::INDEX_TROUBLE,
                         "the index stays off until the next start"
                     );
                 }
+                return Next::Idle(IDLE_PAUSE);
             }
-            IndexStep::Closed => return,
+            IndexStep::Closed => return Next::Done,
         }
+        Next::Again
     }
 }
 

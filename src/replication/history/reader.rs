@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::domain::id::Position;
 use crate::replication::history::scratch::{Scratch, ScratchFault, reaches};
 use crate::replication::journal::{Block, Journal, Read};
+use crate::replication::members::mender::Mender;
 use crate::supervisor::Supervisor;
 
 /// Readers of one node that apply the log again at the same time, and scratch machines that are
@@ -35,6 +36,7 @@ pub(in crate::replication) struct History {
     idle: Arc<Mutex<VecDeque<(Scratch, Instant)>>>,
     supervisor: Supervisor,
     clock: Clock,
+    mender: Mender,
 }
 
 impl History {
@@ -44,9 +46,10 @@ impl History {
         catalogue: Arc<Catalogue>,
         supervisor: Supervisor,
         clock: Clock,
+        mender: Mender,
     ) -> Self {
         let turns = Arc::new(Semaphore::new(READERS_AT_ONCE));
-        Self { journal, log, catalogue, turns, idle: Arc::default(), supervisor, clock }
+        Self { journal, log, catalogue, turns, idle: Arc::default(), supervisor, clock, mender }
     }
 
     pub(in crate::replication) fn reader(&self) -> JournalReader {
@@ -56,6 +59,11 @@ impl History {
     /// Drops scratch machines that nobody uses any more.
     pub(in crate::replication) fn forget_idle(&self) {
         self.idle().retain(|(_, since)| self.clock.since(*since) < IDLE_MAX);
+    }
+
+    /// Drops all of them: what they started from is not believed any more.
+    pub(in crate::replication) fn forget_all(&self) {
+        self.idle().clear();
     }
 
     /// The idle scratch machine that has the shortest way to `entry`.
@@ -137,7 +145,26 @@ impl JournalReader {
     /// Makes the blocks of a page of entries from `start` on, no further than `last`; false when
     /// the log cannot tell.
     async fn make(&mut self, start: u64, last: u64) -> bool {
-        let Ok(_turn) = self.history.turns.acquire().await else { return false };
+        let turns = Arc::clone(&self.history.turns);
+        let Ok(_turn) = turns.acquire().await else { return false };
+        loop {
+            match self.turn(start, last).await {
+                Some(Ok(())) => return true,
+                Some(Err(error)) => {
+                    // What is damaged is mended, or the reader starts anew.
+                    let damage = error.damage().cloned();
+                    let Some(damage) = damage else { return false };
+                    if !self.history.mender.mended(&damage).await {
+                        return false;
+                    }
+                }
+                None => return false,
+            }
+        }
+    }
+
+    /// One turn on disk; none when the node stops.
+    async fn turn(&mut self, start: u64, last: u64) -> Option<Result<(), ScratchFault>> {
         let former = self.history.take_idle(start);
         let (log, catalogue) = (self.history.log.clone(), Arc::clone(&self.history.catalogue));
         let turn = move || {
@@ -163,13 +190,13 @@ impl JournalReader {
                 self.made = start..scratch.next();
                 self.ready = blocks;
                 self.history.put_idle(scratch);
-                true
+                Some(Ok(()))
             }
             Ok(Err(error)) => {
                 tracing::debug!(%error, start, "the journal on disk does not reach that far");
-                false
+                Some(Err(error))
             }
-            Err(_) => false,
+            Err(_) => None,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use quorate_storage::snapshot::{Catalogue, SnapshotReader};
-use quorate_storage::{Log, RecordKind};
+use quorate_storage::{Log, ReadError, RecordKind};
 
 use crate::domain::entry::Payload;
 use crate::domain::machine::{Applied, Machine};
@@ -25,6 +25,15 @@ pub(in crate::replication) enum ScratchFault {
     /// The log or a snapshot cannot be read.
     #[error(transparent)]
     Read(#[from] io::Error),
+}
+
+impl ScratchFault {
+    /// The damage of the log that it comes from, if it does.
+    pub(in crate::replication) fn damage(&self) -> Option<&ReadError> {
+        let Self::Read(error) = self else { return None };
+        let error = error.get_ref()?.downcast_ref::<ReadError>()?;
+        matches!(error, ReadError::Damaged { .. }).then_some(error)
+    }
 }
 
 /// The machine, and the entry that it applies next.
@@ -92,6 +101,11 @@ impl Scratch {
             self.step(entry, |_, _, _| true)?;
         }
         Ok(())
+    }
+
+    /// The machine itself, for a node whose own is wrong.
+    pub(in crate::replication) fn into_machine(self) -> Machine {
+        self.machine
     }
 
     /// The entry that is applied next.

@@ -5,6 +5,8 @@
 //! report       ask 2 · –            answer version u8 · state u8 · role u8 · last u64 · committed u64
 //!                                          · applied u64 · topics u64 · sessions u64
 //! state hash   ask 3 · entry u64    answer hash u64
+//! records      ask 4 · see records  answer see records
+//! extent       ask 5 · –            answer see records
 //! ```
 //!
 //! A member that cannot answer ends the stream without one.
@@ -14,6 +16,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::async_runtime::WatchReceiver;
 use openraft::{ReadPolicy, ServerState};
+use quorate_storage::Log;
 use tokio::sync::watch;
 
 use crate::domain::id::NodeId;
@@ -21,11 +24,15 @@ use crate::replication::consensus::applied::Applied;
 use crate::replication::consensus::raft_codec::{CodecError, need};
 use crate::replication::consensus::state_store::Raft;
 use crate::replication::members::peers::{Lane, PeerFault, Peers};
+use crate::replication::members::records::{self, Extent};
 use crate::replication::status::{NodeReport, NodeState, Role};
+use crate::supervisor::Supervisor;
 
 const READ_INDEX: u8 = 1;
 const REPORT: u8 = 2;
 const HASH: u8 = 3;
+pub(in crate::replication) const RECORDS: u8 = 4;
+pub(in crate::replication) const EXTENT: u8 = 5;
 const REPORT_VERSION: u8 = 1;
 
 /// What questions are answered from.
@@ -35,6 +42,8 @@ pub(in crate::replication) struct Answerer {
     pub(in crate::replication) applied: Applied,
     pub(in crate::replication) state: watch::Receiver<NodeState>,
     pub(in crate::replication) own: NodeId,
+    pub(in crate::replication) log: Log,
+    pub(in crate::replication) supervisor: Supervisor,
 }
 
 impl Answerer {
@@ -52,7 +61,12 @@ impl Answerer {
                 ServerState::Follower | ServerState::Shutdown => Role::Follower,
             },
             last_index: metrics.last_log_index.unwrap_or(0),
-            committed_index: metrics.cluster_committed.as_ref().map_or(0, |id| id.index()),
+            // What the cluster has committed is unknown for a moment after each election.
+            committed_index: metrics
+                .cluster_committed
+                .as_ref()
+                .max(metrics.local_committed.as_ref())
+                .map_or(0, |id| id.index()),
             applied_index: machine.applied(),
             topics: machine.topics().len() as u64,
             sessions: machine.sessions_hosted_by(self.own).count() as u64,
@@ -77,6 +91,16 @@ pub(in crate::replication) async fn answer(
         READ_INDEX => answerer.read_index().await.map(number),
         REPORT => Some(report_bytes(&answerer.report())),
         HASH if question.len() == 8 => answerer.applied.hash_at(question.get_u64_le()).map(number),
+        RECORDS => {
+            let log = answerer.log.clone();
+            let read = move || records::answer(&log, question);
+            answerer.supervisor.blocking("records", read).await.ok()?
+        }
+        EXTENT => {
+            let leads = answerer.read_index().await.is_some();
+            let committed_next = answerer.applied.last().map_or(0, |last| last.index() + 1);
+            Some(Extent { committed_next, leads, next: answerer.log.next_index() }.encode())
+        }
         _ => None,
     }
 }

@@ -1,11 +1,18 @@
 //! Do all nodes hold the same state? Compared by hash at every multiple of 1,024 entries.
+//!
+//! A node whose state a majority does not share is quarantined: it serves nothing, goes on voting,
+//! and is healed once for each entry at which it was found wrong ([`Healer`]). Where no majority
+//! holds one state nobody is known to be wrong: the alarm is all.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::replication::consensus::applied::Applied;
 use crate::replication::journal::Journal;
 use crate::replication::members::ask;
+use crate::replication::members::healing::Healer;
 use crate::replication::members::peers::Peers;
 use crate::supervisor::StopSignal;
 use crate::telemetry::event;
@@ -52,18 +59,21 @@ pub(in crate::replication) struct Comparison {
     pub(in crate::replication) applied: Applied,
     pub(in crate::replication) journal: Journal,
     pub(in crate::replication) peers: Peers,
+    pub(in crate::replication) healer: Healer,
+    /// Whether this node's state is known to be wrong.
+    pub(in crate::replication) diverged: watch::Sender<bool>,
 }
 
 impl Comparison {
-    /// Runs until `stop`; returns true when this node's state is found wrong.
-    pub(in crate::replication) async fn run(self, mut stop: StopSignal) -> bool {
+    /// Runs until `stop`.
+    pub(in crate::replication) async fn run(self, mut stop: StopSignal) {
         tokio::select! {
-            () = stop.stopped() => false,
-            () = self.until_wrong() => true,
+            () = stop.stopped() => {}
+            () = self.watch() => {}
         }
     }
 
-    async fn until_wrong(&self) {
+    async fn watch(&self) {
         let mut applied = self.journal.applied();
         let mut next = (*applied.borrow() / COMPARE_EVERY + 1) * COMPARE_EVERY;
         loop {
@@ -90,7 +100,10 @@ impl Comparison {
                         hash = format_args!("{own:016x}"),
                         "a majority holds another state than this node"
                     );
-                    return;
+                    self.diverged.send_replace(true);
+                    if self.healer.heal(entry).await {
+                        self.diverged.send_replace(false);
+                    }
                 }
             }
         }

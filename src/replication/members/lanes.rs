@@ -16,12 +16,13 @@ use crate::replication::consensus::network::{
     FRAME_PAYLOAD,
 };
 use crate::replication::consensus::raft_types::Types;
-use crate::replication::consensus::snapshot_transfer::receive_snapshot;
+use crate::replication::consensus::snapshot_transfer::{receive_snapshot, serve_snapshot};
 use crate::replication::consensus::state_store::{Raft, StateStore};
 use crate::replication::consensus::vote_gate::VoteGate;
 use crate::replication::members::ask::{self, Answerer};
 use crate::replication::members::peers::{Lane, Peers};
 use crate::replication::proposing::proposer::Forwarded;
+use crate::replication::status::NodeState;
 use crate::replication::upkeep::quorum_watch::LeaderContact;
 use crate::supervisor::{StopSignal, Supervisor};
 use crate::telemetry::event;
@@ -81,6 +82,15 @@ impl Lanes {
             Lane::Append => self.append(stream.sender, stream.receiver).await,
             Lane::Control => self.call(stream, Self::control).await,
             Lane::Ask => self.call(stream, Self::ask).await,
+            // What a state wrote that diverged is not for others.
+            Lane::Fetch if *self.answerer.state.borrow() == NodeState::Quarantined => {}
+            Lane::Fetch => {
+                let IncomingStream { sender, receiver, .. } = stream;
+                let served = serve_snapshot(&self.raft, &self.store, sender, receiver).await;
+                if let Err(fault) = served {
+                    tracing::debug!(%fault, "a snapshot that was asked for was not sent");
+                }
+            }
             Lane::Forward => self.forwarded.serve(stream.receiver).await,
             Lane::Snapshot => {
                 let IncomingStream { sender, receiver, .. } = stream;

@@ -3,6 +3,10 @@
 
 pub(super) mod ask;
 pub(super) mod divergence;
+pub(super) mod healing;
 pub(super) mod lanes;
+pub(super) mod mender;
 pub(super) mod peers;
 pub(super) mod read_barrier;
+pub(super) mod records;
+pub(super) mod repair;

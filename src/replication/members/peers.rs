@@ -32,11 +32,13 @@ pub(in crate::replication) enum Lane {
     Snapshot = 4,
     /// Questions of one member to another: calls.
     Ask = 5,
+    /// A snapshot that a member asks for.
+    Fetch = 6,
 }
 
 impl Lane {
     pub(in crate::replication) fn from_number(number: u8) -> Option<Self> {
-        [Self::Append, Self::Control, Self::Forward, Self::Snapshot, Self::Ask]
+        [Self::Append, Self::Control, Self::Forward, Self::Snapshot, Self::Ask, Self::Fetch]
             .into_iter()
             .find(|lane| *lane as u8 == number)
     }
@@ -45,7 +47,7 @@ impl Lane {
         match self {
             Self::Control => Priority::High,
             Self::Append | Self::Forward | Self::Ask => Priority::Normal,
-            Self::Snapshot => Priority::Low,
+            Self::Snapshot | Self::Fetch => Priority::Low,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! unanswered is queued again ([`Pending::requeue_all`]): request numbers make the machine apply
 //! each command once and in order, so sending one twice is harmless and losing one is not possible.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -17,6 +17,7 @@ use crate::domain::id::SessionId;
 use crate::domain::limits::SESSION_IN_FLIGHT_MAX;
 use crate::domain::machine::Answered;
 use crate::domain::outcome::{Outcome, Rejection};
+use crate::entropy::HashMap;
 use crate::replication::error::Refusal;
 
 /// Commands that a node holds unanswered.
@@ -183,7 +184,7 @@ impl Pending {
     /// commands apart from those of others and of its own earlier runs.
     pub(in crate::replication) fn new(first_correlation: u64, permits_max: usize) -> Arc<Self> {
         let table = Table {
-            sessions: HashMap::new(),
+            sessions: HashMap::default(),
             cluster: BTreeMap::new(),
             next_correlation: first_correlation,
             queue: VecDeque::new(),

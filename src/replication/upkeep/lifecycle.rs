@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 
 use crate::clock::Clock;
 use crate::domain::id::NodeId;
+use crate::domain::node_name::NodeName;
 use crate::peer::{MeshEvent, Refusal};
 use crate::protocol::peer_message::Hello;
 use crate::replication::consensus::vote_gate::{VoteGate, cuts_outvote};
@@ -28,7 +29,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// quorate, is in the wrong place after this long.
 const WRONG_PLACE_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a leader with a full disk waits for its heir, and how long before it tries another.
+/// How long a leader with a full disk, or with a state that diverged, waits for its heir; and how
+/// long before it tries another.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
 const HAND_OVER_AGAIN: Duration = Duration::from_secs(5);
 
@@ -86,12 +88,12 @@ fn intake_of(facts: Facts) -> Intake {
 impl Lifecycle {
     /// Runs until `stop`.
     pub(in crate::replication) async fn run(self, comparison: Comparison, mut stop: StopSignal) {
-        let comparison_stop = stop.clone();
+        let mut divergence = comparison.diverged.subscribe();
         let mut diverged = false;
-        let comparison = comparison.run(comparison_stop);
+        self.supervisor.spawn("comparison", comparison.run(stop.clone()));
         let gate = self.open_gate();
-        let (mut comparison, mut gate) = (std::pin::pin!(comparison), std::pin::pin!(gate));
-        let (mut compared, mut gate_done) = (false, false);
+        let mut gate = std::pin::pin!(gate);
+        let mut gate_done = false;
         let mut events = self.core.peers.mesh().events();
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -114,9 +116,18 @@ impl Lifecycle {
                         turned_away = false;
                     }
                 }
-                wrong = &mut comparison, if !compared => {
-                    compared = true;
-                    diverged |= wrong;
+                changed = divergence.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    diverged = *divergence.borrow_and_update();
+                    self.look(diverged);
+                    // Its snapshots and its answers are wrong; its log and its vote are not. So it
+                    // votes, and does not lead.
+                    self.core.raft.runtime_config().elect(!diverged && !self.gate.is_closed());
+                    if diverged {
+                        self.core.hand_over(HAND_OVER_PATIENCE).await;
+                    }
                 }
                 () = &mut gate, if !gate_done => gate_done = true,
                 event = events.recv() => match event {
@@ -130,6 +141,7 @@ impl Lifecycle {
                     {
                         turned_away = true;
                     }
+                    Ok(MeshEvent::Disconnected { peer, .. }) => self.expect_back(&peer).await,
                     Err(broadcast::error::RecvError::Lagged(_)) => self.admit_all(),
                     Ok(_) | Err(broadcast::error::RecvError::Closed) => {}
                 }
@@ -222,13 +234,28 @@ impl Lifecycle {
         self.core.peers.mesh().refuse(&hello.name, refusal);
     }
 
-    /// A member is connected: what waits for it need not wait for a back-off.
+    /// A member is connected: what waits for it need not wait for a back-off. One whose log was cut
+    /// may lack entries that this leader has counted as its own: it may go back, once.
     async fn welcome(&self, hello: &Hello) {
         if self.core.is_leader()
             && let Some(id) = self.core.peers.roster().id(&hello.name)
         {
-            // Fails only when the engine has stopped.
-            let _stopped = self.core.raft.trigger().reset_backoff([id.0]).await;
+            let introduction = Introduction::decode(hello.extra.clone());
+            let cut = introduction.is_ok_and(|introduction| introduction.cut);
+            let trigger = self.core.raft.trigger();
+            // Both fail only when the engine has stopped.
+            let _stopped = trigger.allow_next_revert(&id.0, cut).await;
+            let _stopped = trigger.reset_backoff([id.0]).await;
+        }
+    }
+
+    /// A member is gone: whether its log comes back whole shows when it says hello again, and by
+    /// then the first append may be under way.
+    async fn expect_back(&self, name: &NodeName) {
+        if self.core.is_leader()
+            && let Some(id) = self.core.peers.roster().id(name)
+        {
+            let _stopped = self.core.raft.trigger().allow_next_revert(&id.0, true).await;
         }
     }
 
@@ -262,7 +289,8 @@ impl Lifecycle {
             return;
         }
         tracing::info!(event = event::VOTES_AGAIN, "this node votes again");
-        self.core.raft.runtime_config().elect(true);
+        let quarantined = *self.core.state.borrow() == NodeState::Quarantined;
+        self.core.raft.runtime_config().elect(!quarantined);
         let introduction = Introduction { cut: false, standing: self.standing.clone() };
         self.core.peers.mesh().change_hello(|hello| introduce(hello, &introduction));
     }

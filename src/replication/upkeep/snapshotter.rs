@@ -51,6 +51,7 @@ impl Snapshotter {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // Entry of the newest snapshot that was asked for: one at a time.
         let mut asked = None;
+        let mut newest_before = None;
         let mut set_aside = tokio::time::interval(QUARANTINE_EVERY);
         let mut told_at = QUARANTINE_BYTES_TOLD;
         loop {
@@ -71,8 +72,16 @@ impl Snapshotter {
                 .last_applied
                 .as_ref()
                 .map(|id| id.index());
+            // The newest was found damaged and set aside.
+            if newest < std::mem::replace(&mut newest_before, newest) {
+                asked = None;
+            }
+            // Without one that the log goes on from nobody who is behind could catch up here.
+            let next = newest.map_or(0, |index| index + 1);
+            let uncovered = self.log.first_index() > next;
             let grown = log_bytes_after(&self.log.segments(), newest);
-            let due = grown >= self.retention.snapshot_every_bytes && applied > newest;
+            let long = grown >= self.retention.snapshot_every_bytes;
+            let due = (long || uncovered) && applied > newest;
             if due && (asked.is_none() || newest >= asked) {
                 asked = applied;
                 if self.raft.trigger().snapshot().await.is_err() {

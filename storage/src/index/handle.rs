@@ -145,6 +145,11 @@ impl From<StoreError> for Failure {
 }
 
 impl Index {
+    /// What it was offered was wrong: it is moved aside and made again from the log.
+    pub fn distrust(&self, what: &'static str) {
+        self.shared.view_mut().found = Some(IndexDamage::Incomplete { what });
+    }
+
     /// Hands in what the application of an entry left behind. Every applied entry is offered, in
     /// order, also one that left nothing; never waits.
     ///

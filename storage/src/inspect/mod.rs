@@ -26,6 +26,7 @@ use crate::recovery::{OpenReport, Tail};
 use crate::segment::SegmentHeader;
 use crate::snapshot::{SnapshotHead, SnapshotId, SnapshotReader};
 
+pub use crate::recovery::loss::LostPart;
 pub use overlay::OverlayDisk;
 pub use segments::{Marks, SegmentDamage, SegmentFacts, SegmentState};
 pub use verify::{Finding, Severity, Verification, verify};

@@ -225,6 +225,7 @@ impl Walk {
                 self.chain = chain;
                 self.facts.next_index = record.index;
             }
+            RecordKind::Filler => {}
             RecordKind::Footer => return Some(Damage::Mark { kind: record.kind }),
         }
         None

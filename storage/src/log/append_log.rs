@@ -100,7 +100,7 @@ pub type SealListener = Arc<dyn Fn(&SegmentSummary) + Send + Sync>;
 /// A handle to the log; clones are the same log.
 #[derive(Debug, Clone)]
 pub struct Log {
-    shared: SharedLog,
+    pub(super) shared: SharedLog,
 }
 
 impl Log {
@@ -311,6 +311,20 @@ impl Log {
             at = piece.end;
         }
         Ok(records)
+    }
+
+    /// As [`Self::read`], and the chain before the first entry of the answer: with it whoever gets
+    /// the entries can tell that they are this log's.
+    pub fn read_chained(
+        &self,
+        range: Range<u64>,
+        bytes_max: usize,
+    ) -> Result<(u64, Vec<Record>), ReadError> {
+        let chain = match range.start.checked_sub(1) {
+            Some(before) => self.chain_at(before)?,
+            None => chain_seed(self.shared.options.cluster_id),
+        };
+        Ok((chain, self.read(range, bytes_max)?))
     }
 
     /// As [`Self::read`], durable entries only, with their places on disk; for the index. Empty

@@ -44,8 +44,10 @@ pub(crate) struct FoundState {
 }
 
 impl HardStateFile {
-    /// Opens the file, or makes it with two empty slots. A missing file is not sound; whether that
-    /// matters is for the caller, who knows whether the log is new.
+    /// Opens the file, or makes it. A missing file is not sound, nor is the new one until it has
+    /// been mended: an opening that refuses in between must not make the next one believe that
+    /// there never was a state. Whether that matters is for the caller, who knows whether the log
+    /// is new.
     pub(crate) fn open(folder: &Folder) -> Result<(Self, FoundState), DiskFault> {
         if let Some(file) = folder.file_if_there(NAME, OpenMode::Write)? {
             let bytes = file.read_up_to(2 * SLOT_BYTES)?;
@@ -60,10 +62,7 @@ impl HardStateFile {
                 .max_by_key(|state| state.number);
             return Ok((Self { file }, FoundState { newest, sound }));
         }
-        let empty = NumberedState { number: 0, state: Bytes::new() };
-        let mut bytes = encode(&empty);
-        bytes.extend_from_slice(&encode(&empty));
-        folder.replace(NAME, &bytes)?;
+        folder.replace(NAME, &vec![0; 2 * SLOT_BYTES])?;
         folder.sync()?;
         let file = folder.file(NAME, OpenMode::Write)?;
         Ok((Self { file }, FoundState { newest: None, sound: false }))
@@ -153,6 +152,29 @@ mod tests {
             let (_, found) = open(&disk);
             assert!(found.sound);
             assert_eq!(found.newest, Some(newest));
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_missing_stays_unsound_until_it_is_mended() {
+        let disk = SimulatedDisk::new();
+        for _ in 0..2 {
+            assert!(!open(&disk).1.sound);
+        }
+        open(&disk).0.mend(None).unwrap();
+        assert!(open(&disk).1.sound);
+    }
+
+    #[test]
+    fn every_flip_of_a_slot_is_noticed() {
+        for (slot, number) in [(0, 0), (1, 1), (0, 2)] {
+            let whole = encode(&state(number));
+            assert_eq!(decode(&whole, slot).unwrap().number, number);
+            for bit in 0..whole.len() * 8 {
+                let mut bytes = whole.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(decode(&bytes, slot), None, "bit {bit}");
+            }
         }
     }
 

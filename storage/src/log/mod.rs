@@ -4,6 +4,7 @@ pub mod append_log;
 pub mod group_commit;
 pub mod hard_state;
 pub(crate) mod log_state;
+pub mod mending;
 pub(crate) mod piece;
 pub(crate) mod points;
 pub mod poison;

@@ -33,8 +33,9 @@ impl Writer {
         let (next, encoded) = self
             .write_next(header, file)
             .inspect_err(|_| give_up_file(&shared.folder, header.segment))?;
-        drop(spare);
         self.switch_to(next)?;
+        // Not earlier: until then the preparer would take the id for the next one.
+        drop(spare);
         Ok(encoded)
     }
 

@@ -12,11 +12,15 @@
 //!    `quarantine/`, and the doubt is written down before the cut ([`Tail::Cut`]).
 //! 5. Then the end is walked like the rest, and the newest hard state is proven or doubted.
 //!
-//! Each step leaves a state from which the next opening comes to the same log.
+//! Each step leaves a state from which the next opening comes to the same log. A hole is not
+//! opening's to fill: [`wound`] says what would, and [`mend`] does it.
 
 mod examine;
-mod replay;
+pub mod loss;
+pub mod mend;
+pub(crate) mod replay;
 mod settle;
+pub mod wound;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -177,6 +181,7 @@ impl Opening {
     fn tidy(&self, standing: &Standing) -> Result<Vec<u64>, OpenError> {
         let first = standing.first_segment;
         let names = self.folder.list()?;
+        self.remove_unfinished_mends(&names)?;
         let mut ids: Vec<u64> = names.iter().filter_map(|name| id_of(name)).collect();
         if !ids.contains(&first) && names.contains(&new_file_name(first)) {
             self.folder.rename(&new_file_name(first), &file_name(first))?;

@@ -11,7 +11,7 @@ use crate::segment::{Located, SegmentHeader};
 
 /// What the records so far add up to.
 #[derive(Debug)]
-pub(super) struct Replay {
+pub(crate) struct Replay {
     purged: Option<Bound>,
     /// `None` before the first header.
     end: Option<End>,
@@ -26,7 +26,7 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    pub(super) fn new(purged: Option<Bound>) -> Self {
+    pub(crate) fn new(purged: Option<Bound>) -> Self {
         Self {
             purged,
             end: None,
@@ -113,6 +113,7 @@ impl Replay {
                 }
             }
             RecordKind::Truncate => self.accept_truncate(located)?,
+            RecordKind::Filler => {}
             RecordKind::Footer => return Err(Damage::Mark { kind: record.kind }),
         }
         self.records += 1;

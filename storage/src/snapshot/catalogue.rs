@@ -177,6 +177,41 @@ impl Catalogue {
         Ok((None, set_aside))
     }
 
+    /// Reads all of one, before it is given to anybody. One that is damaged is moved aside; the
+    /// answer is the report.
+    ///
+    /// # Errors
+    /// [`CatalogueError`] when it is not here, or the disk refuses.
+    pub fn check(&self, id: SnapshotId) -> Result<Option<SetAside>, CatalogueError> {
+        if !self.lock().kept.contains_key(&id) {
+            return Err(CatalogueError::Unknown { id });
+        }
+        Ok(self.verify(id)?.err())
+    }
+
+    /// Moves aside every snapshot but this one: what a state that was found wrong has written.
+    ///
+    /// # Errors
+    /// [`CatalogueError::Disk`] when the disk refuses.
+    pub fn keep_only(&self, id: SnapshotId) -> Result<Vec<PathBuf>, CatalogueError> {
+        let others: Vec<SnapshotId> =
+            self.lock().kept.keys().filter(|other| **other != id).copied().collect();
+        others.into_iter().map(|other| self.give_up(other)).collect()
+    }
+
+    /// Moves one aside whose bytes are whole and whose content is not believed.
+    ///
+    /// # Errors
+    /// [`CatalogueError::Disk`] when the disk refuses; it is out of the list then nevertheless.
+    pub fn give_up(&self, id: SnapshotId) -> Result<PathBuf, CatalogueError> {
+        {
+            let mut shared = self.lock();
+            shared.kept.remove(&id);
+            shared.generation += 1;
+        }
+        self.to_quarantine(&id.file_name())
+    }
+
     /// Opens one for reading; its pages are checked as they are read.
     ///
     /// # Errors
@@ -385,6 +420,12 @@ impl Catalogue {
         if matches!(error.fault, SnapshotFault::Format(FormatError::UnknownVersion { .. })) {
             return Ok(SetAside { name: name.to_owned(), moved_to: None, error });
         }
+        let target = self.to_quarantine(name)?;
+        Ok(SetAside { name: name.to_owned(), moved_to: Some(target), error })
+    }
+
+    /// Moves a file to the quarantine, under a name that nothing has there.
+    fn to_quarantine(&self, name: &str) -> Result<PathBuf, CatalogueError> {
         let quarantine = self.dir.join(QUARANTINE);
         let refused = |source| CatalogueError::Disk { path: quarantine.clone(), source };
         self.disk.create_dir(&quarantine).map_err(refused)?;
@@ -398,7 +439,7 @@ impl Catalogue {
             .and_then(|()| self.disk.sync_dir(&quarantine))
             .and_then(|()| self.disk.sync_dir(&self.dir))
             .map_err(refused)?;
-        Ok(SetAside { name: name.to_owned(), moved_to: Some(target), error })
+        Ok(target)
     }
 
     fn path(&self, id: SnapshotId) -> PathBuf {

@@ -9,17 +9,22 @@ use quorate_storage::{Disk, OpenError, Record, Tail};
 
 use crate::{Driven, entries, no_matter};
 
-const DIR: &str = "log";
+pub(crate) const DIR: &str = "log";
 
 /// A small log of several segments with every kind of record; its last group is not marked.
-struct Small {
-    disk: SimulatedDisk,
-    contents: Vec<Record>,
+pub(crate) struct Small {
+    pub(crate) disk: SimulatedDisk,
+    pub(crate) contents: Vec<Record>,
     /// Entries below it are proven by a mark.
-    proven_next: u64,
+    pub(crate) proven_next: u64,
 }
 
-fn small() -> Small {
+pub(crate) fn small() -> Small {
+    small_log(true)
+}
+
+/// As [`small`], with all of its entries, or without the purged ones.
+pub(crate) fn small_log(purged: bool) -> Small {
     let disk = SimulatedDisk::new();
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     let options = quorate_storage::LogOptions { segment_bytes: 1024, ..crate::options() };
@@ -30,7 +35,9 @@ fn small() -> Small {
     log.append(entries(7..14, 2));
     log.save_hard_state("term 2, voted for 2");
     log.append(entries(14..16, 2));
-    log.log.purge(1).unwrap();
+    if purged {
+        log.log.purge(1).unwrap();
+    }
     log.append(entries(16..20, 2));
     // The last group, after a mark of its own, is proven by nothing.
     let proven_next = log.log.next_index();
@@ -41,17 +48,17 @@ fn small() -> Small {
     Small { disk, contents, proven_next }
 }
 
-fn try_open(disk: &SimulatedDisk) -> Result<Driven, OpenError> {
+pub(crate) fn try_open(disk: &SimulatedDisk) -> Result<Driven, OpenError> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     Driven::try_open(&disk, Path::new(DIR))
 }
 
-fn paths(disk: &SimulatedDisk) -> Vec<PathBuf> {
+pub(crate) fn paths(disk: &SimulatedDisk) -> Vec<PathBuf> {
     let names = disk.list(Path::new(DIR)).unwrap();
     names.into_iter().map(|name| Path::new(DIR).join(name)).collect()
 }
 
-fn last_segment(disk: &SimulatedDisk) -> PathBuf {
+pub(crate) fn last_segment(disk: &SimulatedDisk) -> PathBuf {
     let is_segment = |path: &PathBuf| path.extension().is_some_and(|suffix| suffix == "seg");
     paths(disk).into_iter().rfind(is_segment).unwrap()
 }

@@ -15,6 +15,8 @@ mod fixtures;
 mod flush_order;
 mod fuzz_bodies;
 mod kill_loop;
+mod loss;
+mod repair;
 mod rotation;
 
 use std::path::Path;
