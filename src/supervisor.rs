@@ -136,11 +136,13 @@ impl Supervisor {
         let id = registration.id;
         let supervisor = self.clone();
         let host = Host::current();
+        // Boxed: moved into the body and awaited there it would take its room twice.
+        let future = AssertUnwindSafe(Box::pin(future)).catch_unwind();
         let body = host::attach(async move {
             // Held over the await: an aborted task leaves the group by its drop.
             let _registration = registration;
             let _finished = finished;
-            if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
+            if let Err(panic) = future.await {
                 supervisor.panicked(&name, panic.as_ref());
             }
         });

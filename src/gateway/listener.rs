@@ -40,13 +40,14 @@ async fn serve(hosting: Arc<Hosting>, accepting: Accepting) {
     // A handshake that fails is counted by the transport.
     let Ok(connection) = accepting.complete().await else { return };
     let number = hosting.connections.fetch_add(1, Ordering::Relaxed);
-    let opened = handshake::open(&hosting, &connection).await;
+    // Each in a box of its own: a session that lasts does not keep the room of its handshake.
+    let opened = Box::pin(handshake::open(&hosting, &connection)).await;
     drop(permit);
     match opened {
         Ok(Some(opened)) => {
             tracing::debug!(number, %remote, session = %opened.session, "a session is connected");
             metrics::sessions_hosted(hosting.registry.len());
-            session_task::run(Arc::clone(&hosting), connection, opened).await;
+            Box::pin(session_task::run(Arc::clone(&hosting), connection, opened)).await;
             metrics::sessions_hosted(hosting.registry.len());
         }
         Ok(None) => {

@@ -75,8 +75,9 @@ struct Session {
     parked: Option<ErrorCode>,
     acknowledgements: AcknowledgementWriter,
     out: BytesMut,
-    /// Replies of reads that this session's own tasks carry out.
-    done: mpsc::Sender<ServerMessage>,
+    /// Replies of reads that this session's own tasks carry out; boxed, since a channel sets room
+    /// aside for 32 of these.
+    done: mpsc::Sender<Box<ServerMessage>>,
     beat: Duration,
 }
 
@@ -382,7 +383,8 @@ impl Session {
                 reply.answer = ReadAnswer::Bulk { bulk };
             }
             // As many as may wait fit; a closed channel means that the session is over.
-            let _ = done.try_send(ServerMessage::ReadReply { correlation, reply });
+            let reply = ServerMessage::ReadReply { correlation, reply };
+            let _ = done.try_send(Box::new(reply));
             if let Some((bulk, (rows, more))) = bulk.zip(rows) {
                 let purpose = BulkPurpose::Fetch(correlation);
                 let begin =

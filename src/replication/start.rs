@@ -353,11 +353,6 @@ impl WriterDriver {
                 tracing::warn!(event = event::DISK_FULL, %poisoned, "closed with a full disk");
                 Next::Done
             }
-            Step::Poisoned(poisoned) if is_full && poisoned.fault.is_full() => {
-                // Closed before there was space: what waited for it was never acknowledged.
-                tracing::warn!(event = event::DISK_FULL, %poisoned, "closed with a full disk");
-                return;
-            }
             Step::Poisoned(poisoned) => {
                 tracing::error!(event = event::STORAGE_POISONED, %poisoned, "a flush failed");
                 let reason = poisoned.to_string();

@@ -75,6 +75,12 @@ impl Interest {
         self.selections.is_empty() && self.listeners.is_empty()
     }
 
+    /// Both select the same topics.
+    #[must_use]
+    pub fn selects_as(&self, other: &Self) -> bool {
+        self.selections == other.selections && self.except == other.except
+    }
+
     /// The session is subscribed to this topic.
     #[must_use]
     pub fn wants(&self, topic: &TopicInfo) -> bool {

@@ -5,8 +5,8 @@
 //! cut gives the initial values, and everything after the cut is read from the journal with the new
 //! interest.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::domain::id::{Index, Position, SessionId};
 use crate::domain::machine::Machine;
@@ -32,6 +32,8 @@ pub(in crate::gateway) struct Subscriber {
     session: SessionId,
     outbox: Arc<Outbox>,
     bulks: AtomicU64,
+    /// The newest change that was followed: in which state, and what was heard of before.
+    followed: Mutex<Option<(u64, Arc<Interest>)>>,
     /// The client may not know topics that have events up to here.
     announce_until: Option<Position>,
 }
@@ -101,7 +103,8 @@ impl Subscriber {
             }
         };
         let outbox = Arc::new(Outbox::new(session, queue));
-        Self { hosting: Arc::clone(hosting), session, outbox, bulks, announce_until }
+        let (hosting, followed) = (Arc::clone(hosting), Mutex::default());
+        Self { hosting, session, outbox, bulks, followed, announce_until }
     }
 
     /// The queue of the session, for its writer.
@@ -156,14 +159,27 @@ impl Subscriber {
             debug_assert!(dropped.is_empty(), "a change before the beginning");
         }
         let before = Arc::clone(queue.newest_interest());
-        let is_new = before != after;
-        let wants_values = is_new && follow_up == FollowUp::Selected;
+        // The state may have later changes too: what they select is new now, and their own values
+        // are those of this change once more, so that they are complete no sooner.
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = match &*followed {
+            Some((applied, known)) if before == after && index.entry() <= *applied => {
+                (follow_up == FollowUp::Selected).then(|| Arc::clone(known))
+            }
+            _ if before.selects_as(&after) => None,
+            _ => {
+                *followed = Some((view.applied(), Arc::clone(&before)));
+                Some(Arc::clone(&before))
+            }
+        };
+        drop(followed);
+        let wants_values = known.is_some();
         let bulk = if wants_values { self.next_bulk() } else { 0 };
         let (from, to) = (Arc::clone(&before), Arc::clone(&after));
         let mut turn = Turn::new(view.clone(), from, to, &[(request, bulk)]);
-        if wants_values {
+        if let Some(known) = known {
             let begin = bulk_stream::begin(bulk, BulkPurpose::Initial(request), view.applied());
-            let values = InitialValues::new(view.clone(), Some(before), Arc::clone(&after));
+            let values = InitialValues::new(view.clone(), Some(known), Arc::clone(&after));
             // Of a beginning in the past, values come as events and not as initial values.
             let values = match past {
                 Some(position) => {
