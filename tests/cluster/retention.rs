@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use quorate::domain::command::{Command, TypedValue};
 use quorate::domain::id::TopicId;
 use quorate::domain::outcome::Outcome;
 use quorate::domain::topic::specification::{Specification, TopicType};
+use quorate_storage::disk::{FaultyDisk, RealDisk};
 
 use crate::stage::{PATIENCE, Stage, Writer, path, until};
 
@@ -100,6 +102,8 @@ async fn fill(writer: &mut Writer, topics: usize) -> TopicId {
 async fn a_snapshot_whose_receiver_ends_midway_goes_on_where_it_was() {
     let (mut stage, mut writer, last, away) = one_is_behind().await;
     let snapshots = stage.dir_of(&away).join("snapshots");
+    let disk = FaultyDisk::new(Arc::new(RealDisk));
+    stage.disks.insert(away.clone(), disk.clone());
     let running = stage.try_start(&away, stage.dir_of(&away)).await.unwrap();
     let midway = || {
         let partial = files(&snapshots, ".partial").pop()?;
@@ -109,11 +113,14 @@ async fn a_snapshot_whose_receiver_ends_midway_goes_on_where_it_was() {
     let mut inode = None;
     until("part of the snapshot is here", || {
         inode = midway();
+        // Nothing more of it comes to the disk while the node is being stopped.
+        disk.set_full(inode.is_some());
         inode.is_some()
     })
     .await;
     running.node.stop(Duration::from_millis(100)).await;
     drop(running);
+    disk.set_full(false);
     assert_eq!(midway(), inode, "it was stopped before the file was whole");
     let received = std::fs::metadata(files(&snapshots, ".partial").pop().unwrap()).unwrap().len();
     stage.start(&[&away]).await;
