@@ -358,32 +358,3 @@ async fn a_selection_returns_though_nobody_reads_its_many_values() {
     client.close().await;
     writer.close().await;
 }
-
-/// Commands that are sent together are applied together, before the first of them is followed.
-#[tokio::test]
-async fn selections_that_change_together_lose_no_initial_values() {
-    let node = Node::start().await;
-    let writer = node.client().await;
-    add(&writer, &["a/1", "b/1", "c/1"]).await;
-    writer.set(&path("b/1"), Value::String("there")).await.unwrap();
-    for _ in 0..10 {
-        let client = node.client().await;
-        client.select("other", "?a//").await.unwrap();
-        let (deselected, first, second) = soon(async {
-            tokio::join!(
-                client.deselect("other", "?a//"),
-                client.subscribe("?b//"),
-                client.subscribe("?c//")
-            )
-        })
-        .await;
-        deselected.unwrap();
-        let (mut first, mut second) = (first.unwrap(), second.unwrap());
-        let told = until_current(&mut first).await;
-        assert!(matches!(&told[..], [Event::Subscribed { .. }, Event::Value { .. }]), "{told:?}");
-        let told = until_current(&mut second).await;
-        assert!(matches!(&told[..], [Event::Subscribed { .. }]), "{told:?}");
-        client.close().await;
-    }
-    writer.close().await;
-}
