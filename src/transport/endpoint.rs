@@ -132,8 +132,7 @@ impl Endpoint {
         let load = Arc::new(load);
         if let Some(network) = simulated::Network::current() {
             let names = tls.map(ServerTls::names);
-            let taken =
-                || BindError::Bind { address, source: io::ErrorKind::AddrInUse.into() };
+            let taken = || BindError::Bind { address, source: io::ErrorKind::AddrInUse.into() };
             let socket =
                 simulated::Socket::bind(&network, address, edge, names).ok_or_else(taken)?;
             let local = socket.address();
