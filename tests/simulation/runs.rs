@@ -128,9 +128,6 @@ pub(crate) fn history_of(seed: u64) -> History {
 
 /// A run from its beginning to its end.
 async fn live(mut world: World, planted: Planted) -> World {
-    if planted == Planted::LyingFlush {
-        world.machines.iter().for_each(|machine| machine.disk.lie_about_flushes());
-    }
     let (phase, phases) = watch::channel(Phase::Busy);
     let fault = match planted {
         Planted::AtClients(fault) => Some(fault),
@@ -146,6 +143,10 @@ async fn live(mut world: World, planted: Planted) -> World {
         world.run_program(id, program);
     }
     world.storm(FOUNDING).await;
+    if planted == Planted::LyingFlush {
+        // From here on: a node that has lost its identity would not start, and nobody would ask.
+        world.machines.iter().for_each(|machine| machine.disk.lie_about_flushes());
+    }
     world.faults = Faults::mixed(&mut world.random);
     world.storm(STORM).await;
     world.calm();
