@@ -119,7 +119,9 @@ impl Subscriber {
         match self.announce_until {
             Some(position) => Some(JournalCursor::announcing_until(position)),
             None => {
-                let hears = !self.outbox.lock().newest_interest().is_empty();
+                // A reset is told also to a session that selects nothing any more.
+                let queue = self.outbox.lock();
+                let hears = queue.has_changes_ahead() || !queue.newest_interest().is_empty();
                 hears.then(JournalCursor::default)
             }
         }

@@ -316,6 +316,12 @@ impl SessionQueue {
         self.switches.drain(..).map(|switch| switch.turn).collect()
     }
 
+    /// Something is to be told at a change that is ahead.
+    #[must_use]
+    pub fn has_changes_ahead(&self) -> bool {
+        !self.switches.is_empty()
+    }
+
     /// What the session wants after all changes that are ahead.
     #[must_use]
     pub fn newest_interest(&self) -> &Arc<Interest> {
