@@ -393,6 +393,7 @@ fn spawn_health(supervisor: &Supervisor, replication: &Replication, health: Heal
     supervisor.spawn("health", async move {
         let looking = async {
             loop {
+                replication.publish_figures();
                 let state = *replication.state().borrow();
                 let is_safe = replication.is_safe_to_stop();
                 health.set(|facts| {

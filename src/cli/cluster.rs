@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::supervisor::ExitCode;
 
-use super::profile::ProfileArguments;
+use super::profile::{ProfileArguments, unseen};
 use super::{output, runtime};
 
 /// How often `--watch` looks.
@@ -24,7 +24,8 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
-    /// Nodes, their states and roles, the leader, the quorum, and the nodes' state hashes.
+    /// Nodes, their states and roles, the leader, the quorum, and the nodes' state hashes; without a
+    /// quorum too.
     Status {
         /// One JSON object.
         #[arg(long)]
@@ -38,10 +39,11 @@ enum Subcommands {
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     runtime::block_on(async {
         let Subcommands::Status { json, watch } = arguments.command;
-        let client = arguments.profile.connect(None).await?;
+        let onlooker = arguments.profile.onlooker()?;
         let mut stop = std::pin::pin!(runtime::stop_signal());
         loop {
-            let status = client.cluster_status().await.context("the node gave no status")?;
+            let status = onlooker.cluster_status().await.map_err(unseen);
+            let status = status.context("no node gave the cluster's status")?;
             let status: Value =
                 serde_json::from_slice(&status).context("the node's status is no JSON")?;
             if json {
@@ -57,7 +59,6 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 () = &mut stop => break,
             }
         }
-        client.close().await;
         Ok(ExitCode::DONE)
     })?
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::client::{Client, ClientConfig, ConnectFailed, Patience};
+use crate::client::{Client, ClientConfig, ConnectFailed, LookFailed, Onlooker, Patience};
 use crate::config::ClientSettings;
 use crate::supervisor::ExitCode;
 use crate::transport::tls::{Authority, Identity};
@@ -57,8 +57,9 @@ impl ProfileArguments {
         if let Some((certificate, key)) = &settings.certificate {
             config = config.identity(Identity::load(certificate, key)?);
         }
+        // One wait for one outage, whether it was there before the program or not.
         let reconnect = Duration::from_secs(self.reconnect_timeout.max(1));
-        Ok(config.patience(Patience { reconnect, ..Patience::default() }))
+        Ok(config.patience(Patience { connect: reconnect, reconnect, ..Patience::default() }))
     }
 
     /// Connects; `node` is tried first, after it any other.
@@ -77,6 +78,26 @@ impl ProfileArguments {
     ) -> anyhow::Result<Client> {
         let connected = connect(config, node).await;
         connected.with_context(|| format!("profile {}", self.profile.display()))
+    }
+
+    /// Looks without a session; `node`'s address is not known without one, so the profile's order
+    /// holds. One look may take as long as a request.
+    ///
+    /// # Errors
+    /// Exit code 2 for the profile, 3 for the connection.
+    pub(super) fn onlooker(&self) -> anyhow::Result<Onlooker> {
+        let mut config = self.configuration()?;
+        config.patience.connect = config.patience.connect.min(config.patience.request);
+        let onlooker = Onlooker::new(config).map_err(failed);
+        onlooker.with_context(|| format!("profile {}", self.profile.display()))
+    }
+}
+
+/// Why a look showed nothing, with its exit code.
+pub(super) fn unseen(error: LookFailed) -> anyhow::Error {
+    match error {
+        LookFailed::Connect(error) => failed(error),
+        LookFailed::Request(error) => error.into(),
     }
 }
 

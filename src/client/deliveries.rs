@@ -4,7 +4,7 @@
 //! Plain state without I/O. It takes decoded frames of the event stream and of bulk streams, drops
 //! what was seen before, and leaves batches of events for each local stream.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -43,6 +43,10 @@ pub(super) enum Violation {
     Bulk,
 }
 
+/// How far events had come at some moment; none: they had not begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Begun(Option<Position>);
+
 /// What became of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Taken {
@@ -67,10 +71,13 @@ pub(super) struct Deliveries {
     newest_listener: Option<u32>,
     /// Every event up to here has been taken; none before the first event stream has begun.
     complete: Option<Position>,
+    /// Where the session's first event stream began.
+    first: Option<Position>,
     began: bool,
     topics: HashMap<TopicId, Known>,
-    /// Announced or begun bulk streams of initial values, by number.
-    bulks: HashMap<u64, Bulk>,
+    /// Announced bulk streams of initial values that have not come to their end: by number, the
+    /// request that they answer.
+    bulks: HashMap<u64, u64>,
     subscriptions: BTreeMap<u64, Subscription>,
     next_subscription: u64,
     /// The position from which the session was to begin is not one that the node could go on from:
@@ -89,18 +96,15 @@ struct Known {
     routes: Vec<u64>,
 }
 
-#[derive(Debug, Default)]
-struct Bulk {
-    announced: Option<u64>,
-    ended: bool,
-}
-
 /// One local stream of events.
 #[derive(Debug)]
 struct Subscription {
     sort: Sort,
     sender: mpsc::Sender<Vec<Event>>,
     waiting: Waiting,
+    /// Topics that a listener was told of, until it has been told of all that were there: another
+    /// node begins again.
+    listed: Option<BTreeSet<TopicId>>,
 }
 
 /// Events that a local stream has no room for yet.
@@ -137,6 +141,7 @@ impl Deliveries {
             newest: Position::START,
             newest_listener: None,
             complete: from,
+            first: from,
             began: false,
             topics: HashMap::default(),
             bulks: HashMap::default(),
@@ -149,12 +154,30 @@ impl Deliveries {
     /// The session begins here and with present values, not where it was asked to begin.
     pub(super) fn refuse_start(&mut self, position: Position, reason: ResetReason) {
         self.complete = None;
+        self.first = None;
         self.refused_start = Some(Event::Reset { position, reason, lineage: self.lineage });
     }
 
-    /// Where a resume goes on; no position asks for present values.
-    pub(super) fn resume_position(&self) -> (Lineage, Option<Position>) {
-        (self.lineage, self.complete)
+    /// Where a resume goes on; no position asks for present values. `unfinished`: how far events had
+    /// come before the oldest change of selections of which not all was told; the node has to know
+    /// what the session heard of before it.
+    pub(super) fn resume_position(&self, unfinished: Option<Begun>) -> (Lineage, Option<Position>) {
+        let held = match unfinished {
+            None => self.complete,
+            Some(Begun(Some(position))) => Some(position),
+            Some(Begun(None)) => self.first,
+        };
+        (self.lineage, self.complete.min(held))
+    }
+
+    /// How far events have come, for a change of selections that is about to be sent.
+    pub(super) fn begun(&self) -> Begun {
+        Begun(self.complete)
+    }
+
+    /// The newest event taken: a node that serves the session next must have come as far.
+    pub(super) fn newest(&self) -> Index {
+        self.newest.index
     }
 
     /// Adds a local stream of events. It hears at once of the matching topics that the session is
@@ -163,6 +186,7 @@ impl Deliveries {
         let number = self.next_subscription;
         self.next_subscription += 1;
         let mut waiting = Waiting::default();
+        let listed = matches!(sort, Sort::Listener).then(BTreeSet::new);
         if let Sort::Topics(selector) = &sort {
             if let Some(reset) = &self.refused_start {
                 waiting.push(reset.clone());
@@ -178,7 +202,7 @@ impl Deliveries {
                 known.introduce(&mut waiting);
             }
         }
-        self.subscriptions.insert(number, Subscription { sort, sender, waiting });
+        self.subscriptions.insert(number, Subscription { sort, sender, waiting, listed });
         number
     }
 
@@ -206,12 +230,17 @@ impl Deliveries {
         self.tell_all(&Event::Moved { position, node: Arc::clone(node) });
     }
 
-    /// A local stream has all the values that its topics had when they were selected.
+    /// A local stream has all the values that its topics had when they were selected, or has heard
+    /// of all the topics that were there.
     pub(super) fn tell_current(&mut self, numbers: &[u64]) {
         let position = self.newest;
         for number in numbers {
-            if let Some(subscription) = self.subscriptions.get_mut(number) {
-                subscription.waiting.push(Event::Current { position });
+            match self.subscriptions.get_mut(number) {
+                Some(Subscription { sort: Sort::Topics(_), waiting, .. }) => {
+                    waiting.push(Event::Current { position });
+                }
+                Some(subscription) => subscription.listed = None,
+                None => {}
             }
         }
     }
@@ -228,6 +257,7 @@ impl Deliveries {
                     self.complete = Some(after);
                     self.newest = after;
                 }
+                self.first.get_or_insert(after);
                 Ok(Taken::Done)
             }
             EventMessage::Event { .. } if !self.began => Err(Violation::NoHead),
@@ -241,6 +271,8 @@ impl Deliveries {
             }
             EventMessage::Event { position, last, event } => {
                 let is_reset = matches!(event, delivery::Event::Reset { .. });
+                // What a change of selections brings ends with `initial`.
+                let is_marker = is_reset || matches!(event, delivery::Event::Initial { .. });
                 if !is_reset && !self.is_news(position, &event) {
                     return Ok(Taken::Done);
                 }
@@ -261,7 +293,7 @@ impl Deliveries {
                 };
                 self.newest = position;
                 self.newest_listener = listener;
-                if last || is_reset {
+                if last || is_marker {
                     self.complete = Some(position);
                 }
                 Ok(taken)
@@ -271,16 +303,14 @@ impl Deliveries {
 
     /// A bulk stream of initial values that has been announced is still to come, or to end.
     fn awaits_bulk(&self) -> bool {
-        self.bulks.values().any(|bulk| bulk.announced.is_some())
+        !self.bulks.is_empty()
     }
 
     /// Positions never fall; what stands where the newest event does is told apart by its topic.
     fn is_news(&self, position: Position, event: &delivery::Event) -> bool {
         let is_other = match event {
             // A bulk stream that was ahead of the events has introduced it already.
-            delivery::Event::Subscribed { topic, .. } => {
-                return position >= self.newest && !self.topics.contains_key(topic);
-            }
+            delivery::Event::Subscribed { topic, .. } => !self.topics.contains_key(topic),
             delivery::Event::Notified { listener, change, .. } => match change {
                 NotifiedChange::Selected | NotifiedChange::Deselected => true,
                 NotifiedChange::Added | NotifiedChange::Removed => {
@@ -298,11 +328,24 @@ impl Deliveries {
         position > self.newest || (position == self.newest && is_other)
     }
 
+    /// A listener that is being told of the topics that were there hears of each once, whichever node
+    /// tells.
+    fn is_notice(&mut self, listener: u32, change: NotifiedChange, topic: TopicId) -> bool {
+        let subscription = self.subscriptions.get_mut(&u64::from(listener));
+        let Some(listed) = subscription.and_then(|one| one.listed.as_mut()) else { return true };
+        match change {
+            NotifiedChange::Added | NotifiedChange::Selected => listed.insert(topic),
+            NotifiedChange::Removed | NotifiedChange::Deselected => listed.remove(&topic),
+        }
+    }
+
     fn happened(&mut self, position: Position, event: delivery::Event) -> Result<Taken, Violation> {
         match event {
             delivery::Event::Value { topic, value } => {
                 self.value(position, topic, value)?.map_err(|_| Violation::UnknownTopic)?;
             }
+            // A node that cannot know how much had arrived introduces what is known already.
+            delivery::Event::Subscribed { topic, .. } if self.topics.contains_key(&topic) => {}
             delivery::Event::Subscribed { topic, specification, path } => {
                 let topic = describe(topic, specification, path);
                 self.introduce(topic, Index::default(), position, None);
@@ -314,6 +357,8 @@ impl Deliveries {
                     tell(&mut self.subscriptions, &known.routes, event);
                 }
             }
+            delivery::Event::Notified { listener, change, topic, .. }
+                if !self.is_notice(listener, change, topic) => {}
             delivery::Event::Notified { listener, change, topic, specification, path } => {
                 let topic = Arc::new(describe(topic, specification, path));
                 let event = match change {
@@ -326,21 +371,22 @@ impl Deliveries {
             }
             delivery::Event::Reset { reason, lineage } => {
                 self.lineage = lineage;
+                self.first = Some(position);
                 self.refused_start = None;
                 self.topics.clear();
                 self.bulks.clear();
+                for subscription in self.subscriptions.values_mut() {
+                    if let Sort::Listener = subscription.sort {
+                        subscription.listed = Some(BTreeSet::new());
+                    }
+                }
                 self.tell_all(&Event::Reset { position, reason, lineage });
                 return Ok(Taken::Reset);
             }
             delivery::Event::Progress => {}
             delivery::Event::Initial { request, bulk: 0 } => return Ok(Taken::Complete(request)),
             delivery::Event::Initial { request, bulk } => {
-                let state = self.bulks.entry(bulk).or_default();
-                state.announced = Some(request);
-                if state.ended {
-                    self.bulks.remove(&bulk);
-                    return Ok(Taken::Complete(request));
-                }
+                self.bulks.insert(bulk, request);
             }
             delivery::Event::Lagged { skipped } => {
                 self.tell_all(&Event::Lagged { position, skipped });
@@ -374,8 +420,13 @@ impl Deliveries {
         Ok(Ok(()))
     }
 
+    /// The bulk stream of initial values with this number has been announced.
+    pub(super) fn is_announced(&self, bulk: u64) -> bool {
+        self.bulks.contains_key(&bulk)
+    }
+
     /// Takes a frame of the bulk stream of initial values with this number, as of this position,
-    /// after its head.
+    /// after its head and its announcement. What a reset has overtaken is of no use any more.
     pub(super) fn bulk(
         &mut self,
         bulk: u64,
@@ -383,6 +434,9 @@ impl Deliveries {
         message: BulkMessage,
     ) -> Result<Taken, Violation> {
         match message {
+            BulkMessage::Item { .. } | BulkMessage::End { .. } if !self.is_announced(bulk) => {
+                Ok(Taken::Done)
+            }
             BulkMessage::Item { version, topic, specification, path, value } => {
                 // The event stream is ahead of the bulk for a topic that is known.
                 if !self.topics.contains_key(&topic) {
@@ -393,19 +447,10 @@ impl Deliveries {
                 }
                 Ok(Taken::Done)
             }
-            BulkMessage::End { .. } => {
-                let state = self.bulks.entry(bulk).or_default();
-                if std::mem::replace(&mut state.ended, true) {
-                    return Err(Violation::Bulk);
-                }
-                match state.announced {
-                    Some(request) => {
-                        self.bulks.remove(&bulk);
-                        Ok(Taken::Complete(request))
-                    }
-                    None => Ok(Taken::Done),
-                }
-            }
+            BulkMessage::End { .. } => Ok(match self.bulks.remove(&bulk) {
+                Some(request) => Taken::Complete(request),
+                None => Taken::Done,
+            }),
             BulkMessage::Begin(_) | BulkMessage::Row(_) => Err(Violation::Bulk),
         }
     }
@@ -646,7 +691,7 @@ mod tests {
         let Taken::Later(early) = event(&mut deliveries, 3, value(1, "new")) else {
             panic!("taken without its topic")
         };
-        assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(2))));
+        assert_eq!(deliveries.resume_position(None), (LINEAGE, Some(at(2))));
         assert_eq!(deliveries.bulk(1, at(2), item(2, 2, "b", "b")), Ok(Taken::Done));
         let Taken::Later(early) = deliveries.event(early).unwrap() else {
             panic!("taken without its topic")
@@ -655,7 +700,7 @@ mod tests {
         assert_eq!(deliveries.event(early), Ok(Taken::Done));
         assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(7)));
         assert_eq!(heard(&mut deliveries, &mut all), "+b b:b@2 +a a:old@1 a=new@3");
-        assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(3))));
+        assert_eq!(deliveries.resume_position(None), (LINEAGE, Some(at(3))));
     }
 
     #[test]
@@ -670,7 +715,7 @@ mod tests {
         event(&mut deliveries, 4, value(1, "four"));
         event(&mut deliveries, 5, value(1, "five"));
         assert_eq!(heard(&mut deliveries, &mut all), "+a a:four@4 a=five@5");
-        assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(5))));
+        assert_eq!(deliveries.resume_position(None), (LINEAGE, Some(at(5))));
     }
 
     #[test]
@@ -697,17 +742,15 @@ mod tests {
     fn what_is_in_the_initial_value_is_not_delivered_again() {
         let mut deliveries = begun();
         let (_, mut all) = stream(&mut deliveries, "?.*//");
-        // The bulk stream was read ahead of the event stream, and ended before it was announced.
+        event(&mut deliveries, 3, Wire::Initial { request: 7, bulk: 1 });
+        assert!(deliveries.is_announced(1) && !deliveries.is_announced(2));
         deliveries.bulk(1, at(2), item(5, 1, "a", "five")).unwrap();
-        assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Done));
+        assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(7)));
         event(&mut deliveries, 4, value(1, "four"));
         event(&mut deliveries, 5, value(1, "five"));
-        assert_eq!(
-            event(&mut deliveries, 5, Wire::Initial { request: 7, bulk: 1 }),
-            Taken::Complete(7)
-        );
         event(&mut deliveries, 6, value(1, "six"));
         // An item of a topic that is known is older than its events.
+        event(&mut deliveries, 7, Wire::Initial { request: 8, bulk: 2 });
         deliveries.bulk(2, at(2), item(5, 1, "a", "five")).unwrap();
         assert_eq!(heard(&mut deliveries, &mut all), "+a a:five@5 a=six@6");
     }
@@ -720,7 +763,7 @@ mod tests {
         // The first of two events of entry 3; the connection breaks before the second.
         let first = |event| EventMessage::Event { position: at(3), last: false, event };
         deliveries.event(first(value(1, "x"))).unwrap();
-        assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(2))));
+        assert_eq!(deliveries.resume_position(None), (LINEAGE, Some(at(2))));
         deliveries.reconnected(&"n2".into());
         deliveries.event(EventMessage::Begin { lineage: LINEAGE, after: at(2) }).unwrap();
         deliveries.event(first(value(1, "x"))).unwrap();
@@ -729,7 +772,7 @@ mod tests {
         deliveries.event(added).unwrap();
         event(&mut deliveries, 4, value(2, "y"));
         assert_eq!(heard(&mut deliveries, &mut all), "+a a=x@3 moved to n2 +b b=y@4");
-        assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(4))));
+        assert_eq!(deliveries.resume_position(None), (LINEAGE, Some(at(4))));
     }
 
     #[test]
@@ -751,7 +794,7 @@ mod tests {
             heard(&mut deliveries, &mut all),
             "+a a=x@9 moved to n2 reset +a a:w@4 current a=v@6"
         );
-        assert_eq!(deliveries.resume_position(), (Lineage(10), Some(at(6))));
+        assert_eq!(deliveries.resume_position(None), (Lineage(10), Some(at(6))));
     }
 
     #[test]
@@ -759,7 +802,7 @@ mod tests {
         let mut deliveries = Deliveries::new(true, LINEAGE, Some(at(700)));
         deliveries.refuse_start(at(3), ResetReason::OtherLineage);
         // Not the position of another history under this one's lineage.
-        assert_eq!(deliveries.resume_position(), (LINEAGE, None));
+        assert_eq!(deliveries.resume_position(None), (LINEAGE, None));
         deliveries.event(EventMessage::Begin { lineage: LINEAGE, after: at(3) }).unwrap();
         let (_, mut all) = stream(&mut deliveries, "?.*//");
         event(&mut deliveries, 4, subscribed(1, "a"));
@@ -773,8 +816,8 @@ mod tests {
         let mut deliveries = begun();
         event(&mut deliveries, 50, Wire::Progress);
         event(&mut deliveries, 50, Wire::Progress);
-        assert_eq!(deliveries.resume_position(), (LINEAGE, Some(at(50))));
-        assert_eq!(Deliveries::new(true, LINEAGE, None).resume_position(), (LINEAGE, None));
+        assert_eq!(deliveries.resume_position(None), (LINEAGE, Some(at(50))));
+        assert_eq!(Deliveries::new(true, LINEAGE, None).resume_position(None), (LINEAGE, None));
     }
 
     #[test]
@@ -787,8 +830,12 @@ mod tests {
         assert_eq!(deliveries.event(begin), Err(Violation::SecondHead));
         let unknown = EventMessage::Event { position: at(2), last: true, event: value(1, "x") };
         assert_eq!(deliveries.event(unknown), Err(Violation::UnknownTopic));
-        deliveries.bulk(1, at(2), END).unwrap();
-        assert_eq!(deliveries.bulk(1, at(2), END), Err(Violation::Bulk));
+        let row = BulkMessage::Begin(delivery::BulkBegin {
+            bulk: 1,
+            purpose: delivery::BulkPurpose::Initial(1),
+            position: at(2),
+        });
+        assert_eq!(deliveries.bulk(1, at(2), row), Err(Violation::Bulk));
     }
 
     #[test]

@@ -66,6 +66,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use config::{ClientConfig, Patience};
 pub use connection::dial::ClientEndpoint;
+pub use connection::look::{LookFailed, Onlooker};
 pub use error::{AttemptFailed, ConnectFailed, RequestError, SessionEnded};
 pub use event::{Event, EventStream, Topic};
 pub use pending::{Acknowledgement, Answered, Detail, Pending};
@@ -93,9 +94,6 @@ use crate::domain::id::{ClusterId, Index, Lineage, SessionId};
 use crate::domain::selector::Selector;
 use crate::protocol::command::ClientCommand;
 use crate::supervisor::Supervisor;
-
-/// Events of a new stream that show that its selection was taken, without its answer.
-const EVENTS_BEFORE_ANSWER: usize = 256;
 
 /// A session of a cluster; clones share it. The session ends with [`close`](Self::close) or when
 /// the last clone is dropped; streams of events alone do not keep it.
@@ -217,8 +215,7 @@ impl Client {
     }
 
     /// Subscribes to the topics that `selector` matches, now and in future. The stream begins with
-    /// the topics that exist and their values, then [`Event::Current`]; it is given out when they
-    /// begin to come in numbers, so take its events.
+    /// the topics that exist and their values, then [`Event::Current`].
     ///
     /// Streams of one client whose selectors overlap each get every event.
     ///
@@ -235,7 +232,8 @@ impl Client {
             select: true,
         };
         let pending = self.command(&command, Some(number)).await?;
-        self.selected(stream, pending).await
+        self.answer_of(pending).await?;
+        Ok(stream)
     }
 
     /// Listens for topics being added and removed where `selector` matches. The stream begins with
@@ -252,35 +250,8 @@ impl Client {
             selector: selector.to_owned(),
             select: true,
         };
-        let pending = self.command(&command, None).await?;
+        let pending = self.command(&command, Some(stream.guard.subscription)).await?;
         self.answer_of(pending).await?;
-        Ok(stream)
-    }
-
-    /// Waits for the answer to a stream's selection, or for so many events that it must have been
-    /// taken: the node answers when it has sent all initial values, and those may be more than a
-    /// stream holds that nobody reads yet.
-    async fn selected(
-        &self,
-        mut stream: EventStream,
-        pending: Pending,
-    ) -> Result<EventStream, RequestError> {
-        let mut first = Vec::new();
-        let arrival = async {
-            while first.len() < EVENTS_BEFORE_ANSWER {
-                match stream.batches.recv().await {
-                    Some(batch) => first.extend(batch),
-                    // The session is over, which the answer tells with its reason.
-                    None => std::future::pending().await,
-                }
-            }
-        };
-        tokio::select! {
-            biased;
-            answer = self.answer_of(pending) => drop(answer?),
-            () = arrival => {}
-        }
-        stream.batch = first.into_iter();
         Ok(stream)
     }
 

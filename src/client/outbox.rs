@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::deliveries::Begun;
 use super::error::{RequestError, SessionEnded};
 use super::pending::{Answered, Completions, Detail, Waiter};
 use crate::domain::id::Index;
@@ -101,18 +102,22 @@ struct OpenRead {
     sent_at: Instant,
 }
 
-/// Selections whose initial values have not all arrived.
+/// Changes of selections and listeners of which not all has arrived.
 #[derive(Debug, Default)]
 struct Selects {
     open: BTreeMap<u64, OpenSelect>,
-    /// The node owes initial values of everything, after a resume or a reset.
+    /// The node owes all that is new, after a resume or a reset.
     all_owed: bool,
+    /// The node has started over and has not told everything yet.
+    reset: bool,
 }
 
 #[derive(Debug)]
 struct OpenSelect {
-    /// Which local stream of events asked.
+    /// Which local stream of events asked; 0 for none.
     subscription: u64,
+    /// How far events had come when it was sent.
+    begun: Begun,
     answered: bool,
     delivered: bool,
     /// Its values come with those of everything.
@@ -159,8 +164,11 @@ impl Outbox {
     }
 
     /// The command `request` is a selection for this local stream of events.
-    pub(super) fn is_select(&mut self, request: u64, subscription: u64) {
-        let select = OpenSelect { subscription, answered: false, delivered: false, covered: false };
+    /// This command changes what the session hears of, on behalf of a local stream of events or of
+    /// none (0); events had come so far.
+    pub(super) fn is_select(&mut self, request: u64, subscription: u64, begun: Begun) {
+        let (answered, delivered, covered) = (false, false, false);
+        let select = OpenSelect { subscription, begun, answered, delivered, covered };
         self.selects.open.insert(request, select);
     }
 
@@ -448,16 +456,29 @@ impl Outbox {
         let _ = open.waiter.send(Ok(reply));
     }
 
-    /// Initial values are still owed: a resume has to say so.
+    /// Initial values or notices are still owed: a resume has to say so.
     pub(super) fn initial_missing(&self) -> bool {
         self.selects.all_owed || !self.selects.open.is_empty()
+    }
+
+    /// How far events had come before the oldest change of selections that is not told to its end.
+    pub(super) fn unfinished(&self) -> Option<Begun> {
+        self.selects.open.values().map(|select| select.begun).min()
+    }
+
+    /// The session was reset and has not been told everything yet: what it knows is no base.
+    pub(super) fn is_resetting(&self) -> bool {
+        self.selects.reset
     }
 
     /// The node owes initial values of everything: it has reset the session.
     pub(super) fn reset(&mut self) {
         self.selects.all_owed = true;
+        self.selects.reset = true;
         for select in self.selects.open.values_mut() {
             select.covered |= select.answered;
+            // Positions before the reset may be of another history.
+            select.begun = Begun::default();
         }
     }
 
@@ -505,6 +526,7 @@ impl Selects {
     fn delivered(&mut self, request: u64) -> Vec<u64> {
         if request == 0 {
             self.all_owed = false;
+            self.reset = false;
         }
         let mut ready = Vec::new();
         self.open.retain(|number, select| {
@@ -748,7 +770,7 @@ mod tests {
         let mut outbox = Outbox::new();
         let _answers: Vec<Answers> = (0..3).map(|_| send(&mut outbox)).collect();
         for request in 1..=3 {
-            outbox.is_select(request, request * 10);
+            outbox.is_select(request, request * 10, Begun::default());
         }
         assert_eq!(outbox.initial_delivered(1), [10]);
         assert!(outbox.initial_missing());

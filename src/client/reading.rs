@@ -98,24 +98,7 @@ impl Client {
         options: impl Into<ReadOptions>,
     ) -> Result<Fetched, RequestError> {
         Selector::parse(&fetch.selector)?;
-        let reply = self.read(Query::Fetch(fetch), options.into()).await?;
-        let freshness = freshness(&reply);
-        let Answer::Rows { rows, more } = reply.answer else {
-            return Err(RequestError::Mismatched);
-        };
-        let mut topics = Vec::with_capacity(rows.len());
-        for row in rows {
-            topics.push(FetchedTopic {
-                path: TopicPath::parse(&row.path).map_err(|_| RequestError::Mismatched)?,
-                topic: row.topic,
-                topic_type: TopicType::from_code(row.specification.topic_type),
-                properties: row.specification.properties,
-                value: row.value,
-                version: row.version,
-                size: row.size,
-            });
-        }
-        Ok(Fetched { topics, more, freshness })
+        fetched(self.read(Query::Fetch(fetch), options.into()).await?)
     }
 
     /// Asks the node for a sign of life; how new its state is.
@@ -191,6 +174,27 @@ impl Client {
         drop(place);
         answer
     }
+}
+
+/// The topics of a reply.
+pub(super) fn fetched(reply: ReadReply) -> Result<Fetched, RequestError> {
+    let freshness = freshness(&reply);
+    let Answer::Rows { rows, more } = reply.answer else {
+        return Err(RequestError::Mismatched);
+    };
+    let mut topics = Vec::with_capacity(rows.len());
+    for row in rows {
+        topics.push(FetchedTopic {
+            path: TopicPath::parse(&row.path).map_err(|_| RequestError::Mismatched)?,
+            topic: row.topic,
+            topic_type: TopicType::from_code(row.specification.topic_type),
+            properties: row.specification.properties,
+            value: row.value,
+            version: row.version,
+            size: row.size,
+        });
+    }
+    Ok(Fetched { topics, more, freshness })
 }
 
 struct Waiting<'a> {

@@ -186,7 +186,8 @@ impl Client {
     }
 
     /// Adds a selection to a scope of the session without a stream of its own: events of its topics
-    /// go to every [`subscribe`](Self::subscribe)d stream whose selector matches.
+    /// go to every [`subscribe`](Self::subscribe)d stream whose selector matches. Returns when the
+    /// cluster has taken the selection; the values follow on those streams, as fast as they are read.
     ///
     /// # Errors
     /// [`RequestError`].
@@ -211,8 +212,7 @@ impl Client {
         Selector::parse(selector)?;
         let (scope, selector) = (scope.to_owned(), selector.to_owned());
         let command = ClientCommand::Select { scope, selector, select };
-        let stream = select.then_some(0);
-        let pending = self.command(&command, stream).await?;
+        let pending = self.command(&command, Some(0)).await?;
         self.answer_of(pending).await.map(drop)
     }
 
@@ -222,7 +222,8 @@ impl Client {
         self.answer_of(pending).await
     }
 
-    /// Sends a command; a selection names the local stream that it is for.
+    /// Sends a command; one that changes what the session hears of names the local stream that it
+    /// is for, or 0.
     pub(super) async fn command(
         &self,
         command: &ClientCommand,
@@ -239,6 +240,7 @@ impl Client {
         let weight = weight(bytes).min(shared.window_places);
         shared.place(weight).await?;
         let (sender, answer) = oneshot::channel();
+        let begun = shared.deliveries().begun();
         let request = shared.lay(weight, |outbox| {
             let request = outbox.command(weight, Waiter::One(sender), |buffer, request| {
                 // The frame was laid with number 0: only the number differs.
@@ -248,7 +250,7 @@ impl Client {
                 });
             })?;
             if let Some(stream) = select_for {
-                outbox.is_select(request, stream);
+                outbox.is_select(request, stream, begun);
             }
             Ok(request)
         })?;

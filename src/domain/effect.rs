@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use imbl::OrdMap;
 
 use super::id::{Index, NodeId, Position, SessionId, TopicId};
+use super::selector::Selections;
 use super::topic::path::TopicPath;
 use super::topic::specification::Specification;
 
@@ -50,6 +52,8 @@ pub enum Effect {
     SelectionsChanged {
         /// Whose.
         session: SessionId,
+        /// What it heard of until then: a resume from before the change goes on with that.
+        before: Arc<Selected>,
     },
     /// A session was opened, moved, detached or ended.
     Session {
@@ -60,6 +64,15 @@ pub enum Effect {
     },
     /// Replicated configuration changed: principals, policies, the founding itself.
     Configuration,
+}
+
+/// What a session hears of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Selected {
+    /// The topics that it is subscribed to.
+    pub selections: Arc<Selections>,
+    /// Its topic notification listeners, by the numbers that its client chose.
+    pub listeners: OrdMap<u32, Arc<Selections>>,
 }
 
 /// What happened to a session.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::gateway::entrance::handshake;
 use crate::gateway::hosting::Hosting;
@@ -9,6 +10,9 @@ use crate::gateway::session_task;
 use crate::supervisor::StopSignal;
 use crate::telemetry::metrics;
 use crate::transport::{Accepting, CloseCode, Endpoint};
+
+/// How long a client that has its answer may take to close.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 
 /// Accepts until `stop`.
 pub(super) async fn run(hosting: Arc<Hosting>, endpoint: Endpoint, mut stop: StopSignal) {
@@ -40,18 +44,22 @@ async fn serve(hosting: Arc<Hosting>, accepting: Accepting) {
     let opened = Box::pin(handshake::open(&hosting, &connection)).await;
     drop(permit);
     match opened {
-        Ok(opened) => {
+        Ok(Some(opened)) => {
             tracing::debug!(number, %remote, session = %opened.session, "a session is connected");
             metrics::sessions_hosted(hosting.registry.len());
             Box::pin(session_task::run(Arc::clone(&hosting), connection, opened)).await;
             metrics::sessions_hosted(hosting.registry.len());
         }
+        Ok(None) => {
+            tracing::debug!(number, %remote, "a look was answered");
+            let _ = tokio::time::timeout(LAST_WORDS_MAX, connection.closed()).await;
+            connection.close(CloseCode(0), "answered");
+        }
         Err(refusal) => {
             tracing::debug!(number, %remote, code = %refusal.code(), "no session was opened");
             metrics::session_refused(refusal.code().number());
             // The client has the refusal, and closes; one that does not is closed.
-            let patience = std::time::Duration::from_secs(1);
-            let _ = tokio::time::timeout(patience, connection.closed()).await;
+            let _ = tokio::time::timeout(LAST_WORDS_MAX, connection.closed()).await;
             connection.close(CloseCode(u32::from(refusal.code().number())), "refused");
         }
     }

@@ -9,12 +9,11 @@ use tokio::time::MissedTickBehavior;
 
 use crate::domain::effect::CloseReason;
 use crate::domain::id::{Index, Position, SessionId};
-use crate::domain::limits;
 use crate::domain::machine::Answered;
 use crate::domain::outcome::{Outcome, Rejection};
-use crate::gateway::delivery::event_writer::{EventWriter, spawn_bulk};
+use crate::gateway::delivery::event_writer::EventWriter;
 use crate::gateway::delivery::journal_cursor::JournalCursor;
-use crate::gateway::delivery::subscriber::{BulkOrder, Subscriber};
+use crate::gateway::delivery::subscriber::Subscriber;
 use crate::gateway::entrance::handshake::Opened;
 use crate::gateway::farewell;
 use crate::gateway::hosting::{Hosting, READS_MAX};
@@ -30,7 +29,7 @@ use crate::protocol::server_message::{Acknowledged, AcknowledgementWriter};
 use crate::protocol::{ClientMessage, DecodeError, ErrorCode, ServerMessage};
 use crate::replication::SessionProposer;
 use crate::supervisor::OwnedTask;
-use crate::telemetry::event;
+use crate::telemetry::{event, metrics};
 use crate::transport::{CloseCode, Connection, Frame, FrameReceiver, FrameSender, ReceiveError};
 
 /// Bytes that wait on the control stream from which on no more requests are read.
@@ -41,15 +40,6 @@ const FRAMES_PER_TURN: usize = 256;
 const INLINE_ROWS_BYTES_MAX: usize = 64 * 1024;
 /// What the last frames may take to leave.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Something that this session's own tasks have done.
-#[derive(Debug)]
-enum Done {
-    /// The initial values of a select command have been sent.
-    Initial { request: u64, index: Index },
-    /// A read has its answer; boxed, since a channel sets room aside for 32 of these.
-    Read(Box<ServerMessage>),
-}
 
 /// How a connection ends.
 #[derive(Debug)]
@@ -76,9 +66,6 @@ struct Session {
     past: Option<Position>,
     writer: Option<OwnedTask>,
     requests: Requests,
-    /// What the session hears of has changed and that is still to be followed; the select commands
-    /// among the changes.
-    unfollowed: Option<Vec<(u64, Index)>>,
     conversation: Conversation,
     /// Commands that have come and are to be submitted together.
     batch: Vec<(u64, Bytes)>,
@@ -88,14 +75,16 @@ struct Session {
     parked: Option<ErrorCode>,
     acknowledgements: AcknowledgementWriter,
     out: BytesMut,
-    done: mpsc::Sender<Done>,
+    /// Replies of reads that this session's own tasks carry out; boxed, since a channel sets room
+    /// aside for 32 of these.
+    done: mpsc::Sender<Box<ServerMessage>>,
     beat: Duration,
 }
 
 /// Serves an open session until its connection ends.
 pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: Opened) {
     let Opened { mut sender, mut receiver, mut answers, mut registration, .. } = opened;
-    let (done, mut finished) = mpsc::channel(READS_MAX + limits::SESSION_IN_FLIGHT_MAX);
+    let (done, mut finished) = mpsc::channel(READS_MAX);
     let mut session = Session {
         session: opened.session,
         epoch: opened.epoch,
@@ -105,7 +94,6 @@ pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: O
         past: opened.past,
         writer: None,
         requests: Requests::new(opened.last_request),
-        unfollowed: None,
         conversation: Conversation::Live,
         batch: Vec::new(),
         answered: Index::default(),
@@ -118,7 +106,7 @@ pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: O
         hosting: Arc::clone(&hosting),
         connection: connection.clone(),
     };
-    session.begin(opened.bulk);
+    session.begin();
     let mut beat = tokio::time::interval(session.beat);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut quorum, mut state) = (hosting.replication.quorum(), hosting.replication.state());
@@ -143,7 +131,7 @@ pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: O
                 // Attached anew by a later connection, or the node stops: both say so themselves.
                 None => break End::Told(registration.ending().await),
             },
-            Some(done) = finished.recv() => session.take_done(done),
+            Some(reply) = finished.recv() => session.take_read_reply(&reply),
             flushed = sender.flush(), if backlog > 0 => if flushed.is_err() {
                 break End::Lost;
             },
@@ -161,12 +149,9 @@ pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: O
 
 impl Session {
     /// Starts what goes on from an earlier connection.
-    fn begin(&mut self, bulk: Option<BulkOrder>) {
-        if self.subscriber.has_interest() {
-            self.start_writer(JournalCursor::default());
-        }
-        if let Some(order) = bulk {
-            spawn_bulk(&self.hosting, &self.connection, order, || ());
+    fn begin(&mut self) {
+        if let Some(cursor) = self.subscriber.begins_with() {
+            self.start_writer(cursor);
         }
         self.tell_parked();
     }
@@ -237,8 +222,10 @@ impl Session {
                 self.submit();
                 Err(End::Goodbye)
             }
-            // The conversation lets one hello through, and that was taken before.
-            ClientMessage::Hello(_) => Err(out_of_place(&"a second hello")),
+            // The conversation lets one of them through, and that was taken before.
+            ClientMessage::Hello(_) | ClientMessage::Look(_) => {
+                Err(out_of_place(&"a second hello"))
+            }
         }
     }
 
@@ -282,6 +269,7 @@ impl Session {
         let submitted = self.proposer.submit_all(self.requests.answered_below(), commands);
         if let Err(refusal) = submitted {
             let (code, retry_ms) = reply_code::refusal(refusal);
+            metrics::request_refused(code.number());
             self.requests.shed_from(last);
             self.put(&ServerMessage::Shed { first: last, code, retry_ms });
         }
@@ -312,18 +300,8 @@ impl Session {
                 self.put(&message);
                 return Ok(());
             }
-            Some(Note::FollowUp(follow_up)) => {
-                let is_taken = !matches!(outcome, Outcome::Rejected(_));
-                let is_select = is_taken && follow_up == FollowUp::Selected;
-                if is_taken {
-                    let selected = is_select.then_some((origin.request, *index));
-                    self.unfollowed.get_or_insert_default().extend(selected);
-                }
-                self.follow(origin.request);
-                // The answer comes with the initial values.
-                if is_select {
-                    return Ok(());
-                }
+            Some(Note::FollowUp(follow_up)) if !matches!(outcome, Outcome::Rejected(_)) => {
+                self.follow(origin.request, *index, follow_up);
             }
             _ => {}
         }
@@ -337,27 +315,13 @@ impl Session {
         Ok(())
     }
 
-    /// Follows a change of what the session hears of, up to this request.
-    ///
-    /// The change is seen in the newest state. Where that has applied a later change already, both
-    /// are one, and it is followed when the later request is answered: what the later one selects
-    /// would else be heard of, and never be introduced.
-    fn follow(&mut self, request: u64) {
-        let Some(selected) = &self.unfollowed else { return };
+    /// Follows a change of what the session hears of. The answer does not wait until it has been
+    /// told, which takes as long as the client takes to read it.
+    fn follow(&mut self, request: u64, index: Index, follow_up: FollowUp) {
         let begin = self.writer.is_none();
-        if begin && selected.is_empty() && !self.subscriber.will_hear() {
-            self.unfollowed = None;
-            return;
-        }
-        let past = if begin { self.past } else { None };
-        let announced: Vec<u64> = selected.iter().map(|(request, _)| *request).collect();
-        let is_early = |applied| self.requests.changes_again(request, applied);
-        let Some(orders) = self.subscriber.change(&announced, is_early, begin, past) else {
-            return;
-        };
-        let selected = self.unfollowed.take().unwrap_or_default();
+        let past = if begin { self.past.take() } else { None };
+        self.subscriber.change((request, index), follow_up, begin, past);
         if begin {
-            self.past = None;
             let cursor = match past {
                 Some(_) => {
                     let entry = self.hosting.replication.journal().applied_now();
@@ -366,19 +330,6 @@ impl Session {
                 None => JournalCursor::default(),
             };
             self.start_writer(cursor);
-        }
-        if orders.is_empty() {
-            for (request, index) in selected {
-                self.acknowledge(request, index, Acknowledged::Done);
-            }
-            return;
-        }
-        for (order, (request, index)) in orders.into_iter().zip(selected) {
-            let done = self.done.clone();
-            spawn_bulk(&self.hosting, &self.connection, order, move || {
-                // As many as may be in flight fit; a closed channel means that the session is over.
-                let _ = done.try_send(Done::Initial { request, index });
-            });
         }
     }
 
@@ -432,8 +383,8 @@ impl Session {
                 reply.answer = ReadAnswer::Bulk { bulk };
             }
             // As many as may wait fit; a closed channel means that the session is over.
-            let _ = done
-                .try_send(Done::Read(Box::new(ServerMessage::ReadReply { correlation, reply })));
+            let reply = ServerMessage::ReadReply { correlation, reply };
+            let _ = done.try_send(Box::new(reply));
             if let Some((bulk, (rows, more))) = bulk.zip(rows) {
                 let purpose = BulkPurpose::Fetch(correlation);
                 let begin =
@@ -457,16 +408,9 @@ impl Session {
         self.put(&ServerMessage::ReadReply { correlation, reply });
     }
 
-    fn take_done(&mut self, done: Done) {
-        match done {
-            Done::Initial { request, index } => {
-                self.acknowledge(request, index, Acknowledged::Done);
-            }
-            Done::Read(message) => {
-                self.reads -= 1;
-                self.put(&message);
-            }
-        }
+    fn take_read_reply(&mut self, reply: &ServerMessage) {
+        self.reads -= 1;
+        self.put(reply);
     }
 
     /// Tells the client when commands begin to be refused here, or are taken again.
@@ -535,6 +479,7 @@ impl Session {
                 (ending.code, ending.retry_ms, ending.code.to_string())
             }
         };
+        metrics::connection_closed(code.number());
         self.put(&ServerMessage::Close { code, retry_ms, text: text.clone() });
         let last = async {
             self.hand_over(&mut sender).map_err(drop)?;

@@ -8,7 +8,7 @@ use super::handshake::{Failure, certified_name, hear};
 use super::link::{self, Link};
 use crate::domain::node_name::NodeName;
 use crate::protocol::peer_message::HELLO;
-use crate::transport::{Accepting, Connection};
+use crate::transport::{AcceptError, Accepting, Closed, Connection};
 
 /// Accepts until the mesh stops; each handshake runs in a task of its own.
 pub(super) async fn run(shared: Arc<Shared>) {
@@ -28,8 +28,11 @@ async fn receive(shared: Arc<Shared>, accepting: Accepting) {
     let remote = accepting.remote();
     let connection = match accepting.complete().await {
         Ok(connection) => connection,
+        Err(AcceptError::Handshake { source: Closed::Tls { alert, reason }, .. }) => {
+            return shared.kept_out(remote, alert, &reason);
+        }
         Err(error) => {
-            // Counted by the transport. Strangers without a certificate end here.
+            // Counted by the transport.
             tracing::debug!(%remote, %error, "peer handshake failed");
             return;
         }

@@ -1,7 +1,7 @@
 //! What the mesh's tasks share: the book of connections that stand, and what is published of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{broadcast, mpsc, watch};
@@ -48,6 +48,8 @@ struct Book {
     addresses: BTreeSet<NodeAddress>,
     connections: u64,
     last_refusal: BTreeMap<Option<NodeName>, Refusal>,
+    /// The last stranger whose certificate was of no use, and TLS's number for why.
+    last_stranger: Option<(IpAddr, u8)>,
 }
 
 #[derive(Debug)]
@@ -217,6 +219,27 @@ impl Shared {
             Self::dial(self, address, Some(peer.clone()));
         }
         self.emit(MeshEvent::HelloChanged { peer: peer.clone(), hello });
+    }
+
+    /// A stranger was kept out by TLS: no certificate, or none of this cluster's authority. Told once
+    /// for each address and reason in a row; all are counted.
+    pub(super) fn kept_out(&self, remote: SocketAddr, alert: u8, reason: &str) {
+        metrics::peer_refused("certificate", true);
+        let stranger = Some((remote.ip(), alert));
+        let news = std::mem::replace(&mut self.book().last_stranger, stranger) != stranger;
+        if news {
+            tracing::warn!(
+                event = event::PEER_REFUSED,
+                peer = "unknown",
+                %remote,
+                alert,
+                reason,
+                by_us = true,
+                "peer refused"
+            );
+        } else {
+            tracing::debug!(%remote, alert, reason, "peer refused");
+        }
     }
 
     /// Counts and tells a refusal; one that repeats the peer's last is logged quietly.

@@ -6,7 +6,7 @@ use super::codec::cbor;
 use super::codec::laid::Laid;
 use super::command::ClientCommand;
 use super::frame::put_frame;
-use super::handshake::Hello;
+use super::handshake::{Hello, Look};
 use super::read::Read;
 use super::{DecodeError, kind};
 
@@ -43,6 +43,8 @@ pub enum ClientMessage {
     },
     /// No body: end the session.
     Goodbye,
+    /// The first and only frame of a connection without a session.
+    Look(Look),
 }
 
 impl ClientMessage {
@@ -71,6 +73,7 @@ impl ClientMessage {
                 put_frame(buffer, kind::ANSWERED, |body| body.put_u64_le(*below));
             }
             Self::Goodbye => put_frame(buffer, kind::GOODBYE, |_| ()),
+            Self::Look(look) => put_frame(buffer, kind::LOOK, |body| cbor::put(body, look)),
         }
     }
 
@@ -112,6 +115,7 @@ impl ClientMessage {
                 Laid::new(body).end()?;
                 Ok(Self::Goodbye)
             }
+            kind::LOOK => Ok(Self::Look(cbor::take(&body)?)),
             kind => Err(DecodeError::UnknownKind { kind }),
         }
     }
@@ -126,6 +130,7 @@ impl ClientMessage {
             Self::Read { .. } => kind::READ,
             Self::Answered { .. } => kind::ANSWERED,
             Self::Goodbye => kind::GOODBYE,
+            Self::Look(_) => kind::LOOK,
         }
     }
 }

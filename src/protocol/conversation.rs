@@ -2,11 +2,12 @@
 //!
 //! | state | client may say | node may say |
 //! |---|---|---|
-//! | greeting | hello | refused |
+//! | greeting | hello, look | refused |
 //! | welcoming | – | welcome, refused |
+//! | looking (after look) | – | read reply, refused |
 //! | live | update, command, read, answered, goodbye | acknowledged, reply, read reply, shed, parked, unparked, beat, close |
 //! | leaving (after goodbye) | – | as live |
-//! | over (after refused or close) | – | – |
+//! | over (after refused, close or the reply to a look) | – | – |
 
 use super::kind;
 
@@ -18,6 +19,8 @@ pub enum Conversation {
     Greeting,
     /// The client has said hello.
     Welcoming,
+    /// The client reads once, without a session.
+    Looking,
     /// The session is open.
     Live,
     /// The client has said goodbye.
@@ -44,6 +47,7 @@ impl Conversation {
     pub fn client_says(&mut self, kind: u8) -> Result<(), OutOfPlace> {
         *self = match (*self, kind) {
             (Self::Greeting, kind::HELLO) => Self::Welcoming,
+            (Self::Greeting, kind::LOOK) => Self::Looking,
             (Self::Live, kind::UPDATE | kind::COMMAND | kind::READ | kind::ANSWERED) => Self::Live,
             (Self::Live, kind::GOODBYE) => Self::Leaving,
             (state, kind) => return Err(OutOfPlace { kind, state }),
@@ -58,7 +62,8 @@ impl Conversation {
     pub fn node_says(&mut self, kind: u8) -> Result<(), OutOfPlace> {
         *self = match (*self, kind) {
             (Self::Welcoming, kind::WELCOME) => Self::Live,
-            (Self::Greeting | Self::Welcoming, kind::REFUSED) => Self::Over,
+            (Self::Greeting | Self::Welcoming, kind::REFUSED)
+            | (Self::Looking, kind::REFUSED | kind::READ_REPLY) => Self::Over,
             (Self::Live | Self::Leaving, kind::CLOSE) => Self::Over,
             (
                 state @ (Self::Live | Self::Leaving),
@@ -80,9 +85,10 @@ impl Conversation {
 mod tests {
     use super::*;
 
-    const STATES: [Conversation; 5] = [
+    const STATES: [Conversation; 6] = [
         Conversation::Greeting,
         Conversation::Welcoming,
+        Conversation::Looking,
         Conversation::Live,
         Conversation::Leaving,
         Conversation::Over,
@@ -105,9 +111,10 @@ mod tests {
 
     #[test]
     fn the_table_is_complete() {
-        use Conversation::{Greeting, Leaving, Live, Over, Welcoming};
+        use Conversation::{Greeting, Leaving, Live, Looking, Over, Welcoming};
         let client: &[(Conversation, u8, Conversation)] = &[
             (Greeting, kind::HELLO, Welcoming),
+            (Greeting, kind::LOOK, Looking),
             (Live, kind::UPDATE, Live),
             (Live, kind::COMMAND, Live),
             (Live, kind::READ, Live),
@@ -117,6 +124,8 @@ mod tests {
         let mut node = vec![
             (Greeting, kind::REFUSED, Over),
             (Welcoming, kind::REFUSED, Over),
+            (Looking, kind::REFUSED, Over),
+            (Looking, kind::READ_REPLY, Over),
             (Welcoming, kind::WELCOME, Live),
         ];
         for state in [Live, Leaving] {

@@ -6,6 +6,7 @@ use std::fmt;
 use minicbor::{Decode, Encode};
 
 use super::codec::cbor;
+use super::read::Read;
 use crate::domain::id::{ClusterId, Index, Lineage, Position, SessionId};
 use crate::domain::limits;
 
@@ -43,6 +44,25 @@ pub struct Hello {
     /// looked at when a session is resumed.
     #[n(7)]
     pub from: Option<StartFrom>,
+}
+
+/// The first frame of a connection that reads once and opens no session: it needs no log, so it is
+/// answered without a quorum too.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Look {
+    /// The protocol version that the client speaks.
+    #[n(0)]
+    pub version: u16,
+    /// Name and version of the client software, for people.
+    #[n(1)]
+    pub client: String,
+    /// Who asks.
+    #[n(2)]
+    pub credentials: Credentials,
+    /// What to read; rows come on the control stream.
+    #[n(3)]
+    pub read: Read,
 }
 
 /// Where a new session's events start: its first `select` is taken as made here, so that past

@@ -197,6 +197,11 @@ impl Replication {
         self.core.client_reset_key
     }
 
+    /// Shows where the node stands in the metrics.
+    pub fn publish_figures(&self) {
+        self.core.publish_figures();
+    }
+
     /// This node's log, to be read; what a test of many nodes compares.
     #[doc(hidden)]
     #[must_use]

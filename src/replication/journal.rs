@@ -102,6 +102,12 @@ impl Journal {
         }
     }
 
+    /// What the events in the ring are reckoned at.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
     /// Up to `max_blocks` blocks with events after `position`.
     #[must_use]
     pub fn after(&self, position: Position, max_blocks: usize) -> Read {

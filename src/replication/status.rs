@@ -33,6 +33,21 @@ pub enum NodeState {
 }
 
 impl NodeState {
+    /// Every state, from start to stop.
+    pub const ALL: [Self; 11] = [
+        Self::Starting,
+        Self::Replaying,
+        Self::Joining,
+        Self::CatchingUp,
+        Self::Ready,
+        Self::ReadOnly,
+        Self::Inquorate,
+        Self::Quarantined,
+        Self::Poisoned,
+        Self::Draining,
+        Self::Stopped,
+    ];
+
     /// The word that people and tools see.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -54,21 +69,7 @@ impl NodeState {
     /// The state that [`as_str`](Self::as_str) names.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        [
-            Self::Starting,
-            Self::Replaying,
-            Self::Joining,
-            Self::CatchingUp,
-            Self::Ready,
-            Self::ReadOnly,
-            Self::Inquorate,
-            Self::Quarantined,
-            Self::Poisoned,
-            Self::Draining,
-            Self::Stopped,
-        ]
-        .into_iter()
-        .find(|state| state.as_str() == word)
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 }
 
@@ -111,6 +112,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// Every role.
+    pub const ALL: [Self; 4] = [Self::Leader, Self::Follower, Self::Candidate, Self::Learner];
+
     /// The word that people and tools see.
     #[must_use]
     pub fn as_str(self) -> &'static str {

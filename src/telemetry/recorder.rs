@@ -34,6 +34,7 @@ impl Recorder {
         let recorder = builder()?.build_recorder();
         let handle = recorder.handle();
         metrics::set_global_recorder(recorder).map_err(|_| RecorderError::Installed)?;
+        super::metrics::describe();
         Ok(Self { handle })
     }
 
@@ -67,13 +68,59 @@ mod tests {
             crate::telemetry::metrics::connection_accepted("client");
             crate::telemetry::metrics::connection_accepted("client");
             crate::telemetry::metrics::peers_connected(2);
-            metrics::histogram!("quorate_test_seconds").record(0.002);
+            crate::telemetry::metrics::log_flushed(std::time::Duration::from_millis(2));
+            crate::telemetry::metrics::describe();
         });
         let recorder = Recorder { handle };
         recorder.tidy();
         let text = recorder.render();
         assert!(text.contains("quorate_connections_accepted_total{edge=\"client\"} 2"), "{text}");
         assert!(text.contains("quorate_peers_connected 2"), "{text}");
-        assert!(text.contains("quorate_test_seconds_bucket{le=\"0.0025\"} 1"), "{text}");
+        assert!(text.contains("quorate_log_flush_seconds_bucket{le=\"0.0025\"} 1"), "{text}");
+        assert!(text.contains("# HELP quorate_peers_connected Peers that"), "{text}");
+    }
+
+    #[test]
+    fn every_name_is_ours_and_has_its_help() {
+        use crate::telemetry::metrics as ours;
+        let recorder = builder().unwrap().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            ours::describe();
+            let figures = ours::Figures {
+                state: "ready",
+                role: "leader",
+                term: 3,
+                last: 9,
+                durable: 9,
+                committed: 8,
+                applied: 7,
+                log_bytes: 1,
+                queue_bytes: 2,
+                unanswered: (5, 6),
+                permits: 10,
+                journal_bytes: 11,
+                topics: 12,
+                sessions: 13,
+            };
+            ours::node(&figures, &["ready", "inquorate"], &["leader", "follower"]);
+            ours::request_refused(502);
+            ours::connection_closed(101);
+            ours::session_lagged();
+            ours::events_skipped(2);
+        });
+        let text = Recorder { handle }.render();
+        let names: Vec<&str> = (text.lines())
+            .filter(|line| !line.starts_with('#') && !line.is_empty())
+            .map(|line| line.split(['{', ' ']).next().unwrap())
+            .collect();
+        assert!(names.len() >= 20, "{text}");
+        for name in names {
+            assert!(ours::NAMES.contains(&name), "{name} has no help");
+            assert!(text.contains(&format!("# HELP {name} ")), "{name}: {text}");
+        }
+        assert!(text.contains("quorate_node_state{state=\"ready\"} 1"), "{text}");
+        assert!(text.contains("quorate_node_state{state=\"inquorate\"} 0"), "{text}");
+        assert!(text.contains("quorate_connections_closed_total{code=\"101\"} 1"), "{text}");
     }
 }

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use quorate::client::{Client, ClientConfig, Event, EventStream, ReadOptions, Value};
+use quorate::client::{Client, ClientConfig, Event, EventStream, Onlooker, ReadOptions, Value};
 use quorate::clock::Clock;
 use quorate::domain::topic::specification::{Specification, TopicType};
 use quorate::gateway::Gateway;
 use quorate::protocol::handshake::NodeAddress;
 use quorate::protocol::read::{Fetch, Level};
 use quorate::protocol::record::Target;
-use quorate::transport::certificate::{make_ca, make_node};
+use quorate::transport::certificate::{Pem, make_ca, make_node};
 use quorate::transport::tls::{Authority, Identity, ServerTls};
 use quorate::transport::{Endpoint, EndpointLimits, ResetKey};
 use tokio::sync::watch;
@@ -19,14 +19,15 @@ use tokio::sync::watch;
 use crate::stage::{PATIENCE, Stage, name, path};
 
 /// Gateways in front of the nodes of a stage.
-struct Front {
-    gateways: BTreeMap<String, Gateway>,
-    authority: Authority,
+pub(crate) struct Front {
+    pub(crate) gateways: BTreeMap<String, Gateway>,
+    pub(crate) authority: Authority,
+    pub(crate) ca: Pem,
     _nodes: watch::Sender<Vec<NodeAddress>>,
 }
 
 impl Front {
-    fn open(stage: &Stage) -> Self {
+    pub(crate) fn open(stage: &Stage) -> Self {
         let ca = make_ca("clients").unwrap();
         let (nodes, known) = watch::channel(Vec::new());
         let open = |(node, running): (&String, &crate::stage::Running)| {
@@ -44,17 +45,17 @@ impl Front {
         };
         let gateways: BTreeMap<_, _> = stage.up.iter().map(open).collect();
         let authority = Authority::from_pem(&ca.certificate).unwrap();
-        Self { gateways, authority, _nodes: nodes }
+        Self { gateways, authority, ca, _nodes: nodes }
     }
 
-    async fn client(&self, nodes: &[&str]) -> Client {
+    pub(crate) async fn client(&self, nodes: &[&str]) -> Client {
         let address = |node: &&str| self.gateways[*node].local_address().to_string();
         let config = ClientConfig::new(nodes.iter().map(address), self.authority.clone());
         soon(Client::connect(config)).await.unwrap()
     }
 }
 
-async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("it happens in time")
 }
 
@@ -134,6 +135,18 @@ async fn a_lost_quorum_parks_sessions_until_it_comes_back() {
     let stale = soon(client.fetch(fetch(), Level::Stale)).await.unwrap();
     assert!(stale.freshness.stale);
     assert_eq!(stale.topics.len(), 1);
+    // Who comes now can open no session, and still look.
+    let address = front.gateways["n1"].local_address().to_string();
+    let onlooker = Onlooker::new(ClientConfig::new([address], front.authority.clone())).unwrap();
+    let status = soon(onlooker.cluster_status()).await.unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+    let states: Vec<_> =
+        status["nodes"].as_array().unwrap().iter().map(|node| node["state"].clone()).collect();
+    assert_eq!(states, ["inquorate".into(), serde_json::Value::Null, serde_json::Value::Null]);
+    let seen = soon(onlooker.fetch(fetch())).await.unwrap();
+    assert!(seen.freshness.stale && seen.freshness.age > Duration::ZERO, "{seen:?}");
+    assert_eq!(seen.topics.len(), 1);
+
     let target = Target::Topic(topic);
     let waiting = soon(client.update(&target, Value::Int64(2))).await.unwrap();
 

@@ -39,7 +39,7 @@ pub(crate) struct Running {
 /// A cluster's folders, certificates and ports, and the nodes that run.
 pub(crate) struct Stage {
     dir: tempfile::TempDir,
-    ca: Pem,
+    pub(crate) ca: Pem,
     ports: BTreeMap<String, u16>,
     expect: usize,
     pub(crate) retention: Retention,

@@ -330,3 +330,49 @@ pub(crate) fn free_base_port() -> u16 {
 pub(crate) fn say(text: &str) {
     let _unheard = writeln!(std::io::stdout(), "{text}");
 }
+
+/// One node with nothing but its directory, as `quorate run` starts it.
+pub(crate) struct Lone {
+    pub(crate) dir: PathBuf,
+    pub(crate) client: SocketAddr,
+    /// The administrator's, as it was printed.
+    pub(crate) password: String,
+    child: Owned,
+}
+
+impl Lone {
+    /// Starts it; `QUORATE_BINARY` names another binary than the one under test.
+    pub(crate) fn start(dir: &Path) -> Self {
+        let binary = std::env::var("QUORATE_BINARY").unwrap_or_else(|_| BINARY.to_owned());
+        let any = "127.0.0.1:0";
+        let child = Command::new(binary)
+            .args(["run", "--name", "n1", "--listen", any, "--peer-listen", any, "--http", any])
+            .arg("--dir")
+            .arg(dir)
+            .stdout(Stdio::piped())
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut child = Owned(child);
+        let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+        let printed = lines.by_ref().map_while(Result::ok).find_map(|line| {
+            line.contains("admin password")
+                .then(|| line.split_whitespace().last().map(str::to_owned))
+        });
+        let password = printed.flatten().unwrap();
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        let ports = wait(Duration::from_secs(20), || {
+            serde_json::from_str::<Value>(&fs::read_to_string(dir.join("ports.json")).ok()?).ok()
+        });
+        let client = ports.unwrap()["client"].as_str().unwrap().parse().unwrap();
+        Self { dir: dir.to_owned(), client, password, child }
+    }
+
+    /// Memory that the node occupies.
+    pub(crate) fn rss_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.0.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}

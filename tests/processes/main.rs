@@ -17,5 +17,6 @@ mod all_killed;
 mod faults;
 mod flights;
 mod harness;
+mod hostile;
 mod leader_killed;
 mod lone_node;

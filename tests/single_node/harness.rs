@@ -58,6 +58,15 @@ impl Node {
 
     /// The same for no more clients than this.
     pub(crate) async fn start_with(limits: GatewayLimits) -> Self {
+        Self::build(limits, PERMITS).await
+    }
+
+    /// One that takes no more commands at once than this.
+    pub(crate) async fn start_within(permits: usize) -> Self {
+        Self::build(GatewayLimits::default(), permits).await
+    }
+
+    async fn build(limits: GatewayLimits, permits: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ca = make_ca("test").unwrap();
         let name = NodeName::parse("n1").unwrap();
@@ -86,7 +95,7 @@ impl Node {
                 admin_password: Some("secret".to_owned()),
                 anonymous: false,
             },
-            permits: PERMITS,
+            permits,
         };
         let start = Replication::start(settings, &supervisor, Clock::system());
         let replication = soon(start).await.unwrap();

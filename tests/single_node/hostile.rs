@@ -56,6 +56,41 @@ impl Raw {
         let _ = soon(self.sender.send_frames(bytes)).await;
     }
 
+    /// Sends bytes unless the node does not take them for a while, or is gone.
+    pub(crate) async fn pushes(&mut self, bytes: Bytes) -> bool {
+        let sent = self.sender.send_frames(bytes);
+        matches!(tokio::time::timeout(Duration::from_secs(2), sent).await, Ok(Ok(())))
+    }
+
+    /// Says nothing more.
+    pub(crate) async fn finish(&mut self) {
+        let _ = soon(self.sender.finish()).await;
+    }
+
+    /// Asks for so many streams of each kind; how many are granted within `patience`.
+    pub(crate) async fn streams(&self, count: usize, patience: Duration) -> usize {
+        let connection = &self.connection;
+        let both = (0..count).map(|_| async {
+            tokio::time::timeout(patience, connection.open_bi()).await.is_ok_and(|one| one.is_ok())
+        });
+        let one = (0..count).map(|_| async {
+            tokio::time::timeout(patience, connection.open_uni()).await.is_ok_and(|one| one.is_ok())
+        });
+        let (both, one) =
+            tokio::join!(futures::future::join_all(both), futures::future::join_all(one));
+        both.into_iter().chain(one).filter(|granted| *granted).count()
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.connection.close_reason().is_none()
+    }
+
+    /// The next message, or none when there will be none.
+    pub(crate) async fn next_within(&mut self, patience: Duration) -> Option<ServerMessage> {
+        let frame = tokio::time::timeout(patience, self.receiver.next()).await.ok()?.ok()??;
+        Some(ServerMessage::decode(frame.kind, frame.body).unwrap())
+    }
+
     pub(crate) async fn next(&mut self) -> Option<ServerMessage> {
         let frame = soon(self.receiver.next()).await.ok()??;
         Some(ServerMessage::decode(frame.kind, frame.body).unwrap())
@@ -109,7 +144,7 @@ impl Raw {
     }
 }
 
-fn command(request: u64, command: &ClientCommand) -> ClientMessage {
+pub(crate) fn command(request: u64, command: &ClientCommand) -> ClientMessage {
     let mut buffer = BytesMut::new();
     ClientMessage::put_command(&mut buffer, request, command);
     // Behind length, kind and request number stands the body.

@@ -320,3 +320,41 @@ async fn many_sessions_of_equal_and_of_different_interest() {
     }
     writer.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_selection_returns_though_nobody_reads_its_many_values() {
+    const COUNT: usize = 6_000;
+    let node = Node::start().await;
+    let client = node
+        .client_with(|config| quorate::client::ClientConfig { event_batches: 1, ..config })
+        .await;
+    let mut events = client.subscribe("?.*//").await.unwrap();
+    until_current(&mut events).await;
+    client.deselect("stream-1", "?a//").await.unwrap();
+    let writer = node.client().await;
+    let specification = Specification::plain(TopicType::String);
+    let mut pending = Vec::new();
+    for number in 0..COUNT {
+        let topic = path(&format!("a/{number}"));
+        pending.push(writer.begin_add_topic(&topic, &specification).await.unwrap());
+        if pending.len() == 512 {
+            for answer in pending.drain(..) {
+                soon(answer).await.unwrap();
+            }
+        }
+    }
+    for answer in pending {
+        soon(answer).await.unwrap();
+    }
+    // The program reads no event before its calls have returned.
+    soon(client.select("mine", "?a//")).await.unwrap();
+    soon(client.deselect("other", "?.*//")).await.unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < COUNT {
+        if let Event::Subscribed { topic, .. } = next(&mut events).await {
+            assert!(seen.insert(topic.path.to_string()));
+        }
+    }
+    client.close().await;
+    writer.close().await;
+}

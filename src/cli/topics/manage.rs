@@ -5,8 +5,11 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::failure::Failure;
 use crate::cli::output;
-use crate::cli::profile::ProfileArguments;
-use crate::client::{Client, Detail, Fetch, FetchedTopic, PathBound, ReadLevel, SetTopic};
+use crate::cli::profile::{ProfileArguments, unseen};
+use crate::client::{
+    Client, Detail, Fetch, Fetched, FetchedTopic, Freshness, Onlooker, PathBound, ReadLevel,
+    SetTopic,
+};
 use crate::domain::topic::path::TopicPath;
 use crate::domain::topic::specification::{Specification, TopicType};
 use crate::domain::topic::value;
@@ -54,6 +57,9 @@ pub(super) struct Get {
     /// One JSON object with path, type, properties, version and value.
     #[arg(long)]
     json: bool,
+    /// How new the value has to be; `stale` is answered without a quorum too.
+    #[arg(long, value_enum, default_value_t = Reading::Linearizable, value_name = "LEVEL")]
+    read: Reading,
     /// The node to ask first; after its death any other.
     #[arg(long)]
     node: Option<String>,
@@ -70,9 +76,76 @@ pub(super) struct List {
     /// A JSON object for each.
     #[arg(long)]
     json: bool,
+    /// How new the list has to be; `stale` is answered without a quorum too.
+    #[arg(long, value_enum, default_value_t = Reading::Local, value_name = "LEVEL")]
+    read: Reading,
     /// The node to ask first; after its death any other.
     #[arg(long)]
     node: Option<String>,
+}
+
+/// How new an answer has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Reading {
+    /// What the node has applied.
+    Local,
+    /// At least as new as every acknowledgement before.
+    Linearizable,
+    /// As local, without a session and without a quorum too; says how old it may be.
+    Stale,
+}
+
+impl Reading {
+    fn level(self) -> ReadLevel {
+        match self {
+            Self::Local => ReadLevel::Local,
+            Self::Linearizable => ReadLevel::Linearizable,
+            Self::Stale => ReadLevel::Stale,
+        }
+    }
+}
+
+/// Where topics are read: in a session, or from whatever node shows them.
+enum Source {
+    Session(Box<Client>, Reading),
+    Look(Box<Onlooker>),
+}
+
+impl Source {
+    async fn open(
+        profile: &ProfileArguments,
+        node: Option<&str>,
+        reading: Reading,
+    ) -> anyhow::Result<Self> {
+        if reading != Reading::Stale {
+            return Ok(Self::Session(Box::new(profile.connect(node).await?), reading));
+        }
+        if node.is_some() {
+            return Err(Failure::usage("--node needs a session, which --read stale does not open"));
+        }
+        Ok(Self::Look(Box::new(profile.onlooker()?)))
+    }
+
+    async fn fetch(&self, fetch: Fetch) -> anyhow::Result<Fetched> {
+        match self {
+            Self::Session(client, reading) => Ok(client.fetch(fetch, reading.level()).await?),
+            Self::Look(onlooker) => onlooker.fetch(fetch).await.map_err(unseen),
+        }
+    }
+
+    async fn close(self) {
+        if let Self::Session(client, _) = self {
+            client.close().await;
+        }
+    }
+}
+
+/// Tells people that what they see may be old.
+fn mark(freshness: Freshness) {
+    if freshness.stale {
+        let age = freshness.age.as_secs_f64();
+        output::note(format!("stale: the node sees no quorum, for {age:.1} s"));
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -155,13 +228,16 @@ pub(super) async fn set(profile: &ProfileArguments, set: Set) -> anyhow::Result<
 
 pub(super) async fn get(profile: &ProfileArguments, get: Get) -> anyhow::Result<ExitCode> {
     let path = parse_path(&get.path)?;
-    let client = profile.connect(get.node.as_deref()).await?;
-    let topic = find(&client, &path).await?;
-    client.close().await;
+    let source = Source::open(profile, get.node.as_deref(), get.read).await?;
+    let page = source.fetch(one(&path)).await.context("cannot read the topic")?;
+    source.close().await;
+    let freshness = page.freshness;
+    let topic = page.topics.into_iter().next();
     let Some(topic) = topic else { anyhow::bail!("no topic at {path}") };
     if get.json {
-        output::line(row(&topic, true)?);
+        output::line(row(&topic, true, freshness)?);
     } else {
+        mark(freshness);
         let text = value::to_text(known_type(&topic)?, topic.value.as_deref());
         output::line(text);
     }
@@ -169,8 +245,9 @@ pub(super) async fn get(profile: &ProfileArguments, get: Get) -> anyhow::Result<
 }
 
 pub(super) async fn list(profile: &ProfileArguments, list: List) -> anyhow::Result<ExitCode> {
-    let client = profile.connect(list.node.as_deref()).await?;
+    let source = Source::open(profile, list.node.as_deref(), list.read).await?;
     let mut from = None;
+    let mut marked = list.json;
     loop {
         let fetch = Fetch {
             selector: list.selector.clone(),
@@ -179,10 +256,13 @@ pub(super) async fn list(profile: &ProfileArguments, list: List) -> anyhow::Resu
             properties: list.json,
             ..Fetch::default()
         };
-        let page = client.fetch(fetch, ReadLevel::Local).await.context("cannot list topics")?;
+        let page = source.fetch(fetch).await.context("cannot list topics")?;
+        if !std::mem::replace(&mut marked, true) {
+            mark(page.freshness);
+        }
         for topic in &page.topics {
             output::line(if list.json {
-                row(topic, list.values)?
+                row(topic, list.values, page.freshness)?
             } else if list.values {
                 let text = value::to_text(known_type(topic)?, topic.value.as_deref());
                 format!("{}\t{text}", topic.path)
@@ -197,7 +277,7 @@ pub(super) async fn list(profile: &ProfileArguments, list: List) -> anyhow::Resu
             _ => break,
         }
     }
-    client.close().await;
+    source.close().await;
     Ok(ExitCode::DONE)
 }
 
@@ -218,15 +298,19 @@ pub(super) async fn remove(profile: &ProfileArguments, remove: Remove) -> anyhow
 
 /// The topic at a path with its value, if there is one.
 async fn find(client: &Client, path: &TopicPath) -> anyhow::Result<Option<FetchedTopic>> {
-    let selector = format!(">{path}");
-    let fetch = Fetch { selector, values: Some(0), properties: true, ..Fetch::default() };
     let page =
-        client.fetch(fetch, ReadLevel::Linearizable).await.context("cannot read the topic")?;
+        client.fetch(one(path), ReadLevel::Linearizable).await.context("cannot read the topic")?;
     Ok(page.topics.into_iter().next())
 }
 
-/// A topic as one line of JSON.
-fn row(topic: &FetchedTopic, with_value: bool) -> anyhow::Result<String> {
+/// One topic with all that there is of it.
+fn one(path: &TopicPath) -> Fetch {
+    let selector = format!(">{path}");
+    Fetch { selector, values: Some(0), properties: true, ..Fetch::default() }
+}
+
+/// A topic as one line of JSON; what was read without a quorum says so, with its age.
+fn row(topic: &FetchedTopic, with_value: bool, freshness: Freshness) -> anyhow::Result<String> {
     let topic_type = known_type(topic)?;
     let mut fields = Map::new();
     fields.insert("topic".into(), topic.path.as_str().into());
@@ -235,6 +319,11 @@ fn row(topic: &FetchedTopic, with_value: bool) -> anyhow::Result<String> {
     fields.insert("properties".into(), json!(topic.properties));
     let version = topic.version.map_or(Value::Null, |version| version.to_string().into());
     fields.insert("version".into(), version);
+    if freshness.stale {
+        fields.insert("stale".into(), true.into());
+        let age_ms = u64::try_from(freshness.age.as_millis()).unwrap_or(u64::MAX);
+        fields.insert("age_ms".into(), age_ms.into());
+    }
     let text = Value::Object(fields).to_string();
     if !with_value {
         return Ok(text);

@@ -38,6 +38,8 @@ enum Next {
     Read(Source),
     /// It waits for a bulk stream with this event.
     Hold(EventMessage),
+    /// It is a bulk stream that has not been announced yet.
+    Await(u64, Position),
     /// It has ended.
     Finished,
 }
@@ -51,6 +53,9 @@ struct Streams<'a> {
     /// Streams with events that go on once what they brought has been handed on far enough.
     resting: Vec<(Source, FrameReceiver)>,
     held: Option<(EventMessage, FrameReceiver)>,
+    /// Bulk streams that have come before their announcement: what they bring may belong behind a
+    /// reset. At most as many as the node may open.
+    unannounced: Vec<(u64, Position, FrameReceiver)>,
 }
 
 /// Delivers until the connection ends.
@@ -60,7 +65,8 @@ pub(in crate::client) async fn deliver(
     connection: &Connection,
 ) -> End {
     let arriving = FuturesUnordered::new();
-    let mut streams = Streams { shared, arriving, resting: Vec::new(), held: None };
+    let mut streams =
+        Streams { shared, arriving, resting: Vec::new(), held: None, unannounced: Vec::new() };
     loop {
         let Flushed { stalled, blocked } = shared.deliveries().flush();
         if !blocked {
@@ -118,8 +124,10 @@ impl Streams<'_> {
             Next::Read(source @ (Source::New | Source::Rows(_))) => self.read(source, receiver),
             Next::Read(source) => self.resting.push((source, receiver)),
             Next::Hold(event) => self.held = Some((event, receiver)),
+            Next::Await(bulk, position) => self.unannounced.push((bulk, position, receiver)),
             Next::Finished => {}
         }
+        self.read_announced();
         // A bulk stream has come further: the event that waits may have its topic now.
         let held = if source == Source::Events { None } else { self.held.take() };
         if let Some((event, mut receiver)) = held {
@@ -135,6 +143,21 @@ impl Streams<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Begins to read bulk streams that have been announced meanwhile.
+    fn read_announced(&mut self) {
+        if self.unannounced.is_empty() {
+            return;
+        }
+        let deliveries = self.shared.deliveries();
+        for (bulk, position, receiver) in std::mem::take(&mut self.unannounced) {
+            if deliveries.is_announced(bulk) {
+                self.read(Source::Initial(bulk, position), receiver);
+            } else {
+                self.unannounced.push((bulk, position, receiver));
+            }
+        }
     }
 
     fn take(
@@ -175,10 +198,15 @@ impl Streams<'_> {
                 Ok(Next::Read(Source::Events))
             }
             Source::New => match BulkMessage::decode(kind, body).map_err(broken)? {
-                BulkMessage::Begin(begin) => Ok(Next::Read(match begin.purpose {
-                    BulkPurpose::Initial(_) => Source::Initial(begin.bulk, begin.position),
-                    BulkPurpose::Fetch(correlation) => Source::Rows(correlation),
-                })),
+                BulkMessage::Begin(begin) => Ok(match begin.purpose {
+                    BulkPurpose::Initial(_) if !deliveries.is_announced(begin.bulk) => {
+                        Next::Await(begin.bulk, begin.position)
+                    }
+                    BulkPurpose::Initial(_) => {
+                        Next::Read(Source::Initial(begin.bulk, begin.position))
+                    }
+                    BulkPurpose::Fetch(correlation) => Next::Read(Source::Rows(correlation)),
+                }),
                 _ => Err(End::Broken(ErrorCode::OutOfPlace)),
             },
             Source::Events => {

@@ -1,13 +1,15 @@
 //! One attempt at one address: resolve, connect, say hello, be welcomed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::client::config::ClientConfig;
 use crate::client::error::{AttemptFailed, ConnectFailed};
 use crate::protocol::conversation::Conversation;
 use crate::protocol::handshake::{Hello, Resume, Welcome};
+use crate::protocol::read::ReadReply;
 use crate::protocol::{ClientMessage, ErrorCode, ServerMessage, VERSION};
 use crate::transport::profile::Edge;
 use crate::transport::tls::ClientTls;
@@ -147,6 +149,37 @@ impl Reached {
             connection.close(CloseCode(0), "no session");
         }
         result
+    }
+}
+
+impl Reached {
+    /// Says one frame that is answered by a read's reply, and ends the connection.
+    pub(in crate::client) async fn look(
+        self,
+        frame: Bytes,
+        patience: Duration,
+    ) -> Result<ReadReply, AttemptFailed> {
+        let Self { address, connection } = self;
+        let no_welcome = || AttemptFailed::NoWelcome { address: address.clone() };
+        let asking = async {
+            let (mut sender, mut receiver) =
+                connection.open_bi().await.map_err(|_| no_welcome())?;
+            sender.send_frames(frame).await.map_err(|_| no_welcome())?;
+            let frame = receiver.next().await.map_err(|_| no_welcome())?.ok_or_else(no_welcome)?;
+            match ServerMessage::decode(frame.kind, frame.body).map_err(|_| no_welcome())? {
+                ServerMessage::ReadReply { reply, .. } => Ok(reply),
+                ServerMessage::Refused(refused) => Err(AttemptFailed::Refused {
+                    address: address.clone(),
+                    code: ErrorCode::from(refused.code),
+                    text: refused.text,
+                    retry_ms: refused.retry_ms,
+                }),
+                _ => Err(no_welcome()),
+            }
+        };
+        let result = tokio::time::timeout(patience, asking).await;
+        connection.close(CloseCode(0), "looked");
+        result.unwrap_or_else(|_| Err(no_welcome()))
     }
 }
 

@@ -253,11 +253,15 @@ async fn greet(
 
 fn resume(shared: &Shared) -> Resume {
     // One lock after the other; the deliveries' comes first where both are held.
-    let (lineage, position) = shared.deliveries().resume_position();
-    let (initial_missing, seen) = {
+    let deliveries = shared.deliveries();
+    let (initial_missing, seen, unfinished, resetting) = {
         let outbox = shared.outbox();
-        (outbox.initial_missing(), outbox.seen())
+        (outbox.initial_missing(), outbox.seen(), outbox.unfinished(), outbox.is_resetting())
     };
+    let (lineage, position) = deliveries.resume_position(unfinished);
+    let position = position.filter(|_| !resetting);
+    let seen = seen.max(deliveries.newest());
+    drop(deliveries);
     let facts = shared.facts();
     let [secret, _] = facts.secrets;
     Resume { session: facts.session, secret, lineage, position, initial_missing, seen: Some(seen) }

@@ -270,9 +270,15 @@ fn clean_up(shared: &Shared) {
         let lay = |buffer: &mut bytes::BytesMut, request| {
             ClientMessage::put_command(buffer, request, &command as &ClientCommand);
         };
-        if shared.outbox().quietly(1, lay).is_err() {
-            shared.window.add_permits(1);
-            return;
+        let begun = shared.deliveries().begun();
+        let mut outbox = shared.outbox();
+        match outbox.quietly(1, lay) {
+            Ok(request) => outbox.is_select(request, 0, begun),
+            Err(_) => {
+                drop(outbox);
+                shared.window.add_permits(1);
+                return;
+            }
         }
     }
 }

@@ -5,3 +5,4 @@ pub(super) mod dial;
 pub(super) mod driver;
 mod life;
 mod live;
+pub(super) mod look;

@@ -1,5 +1,7 @@
 //! Add an entry to one of the caller's topic notification listeners; the first registers it.
 
+use std::sync::Arc;
+
 use super::select::rejection;
 use super::{Context, Decision, Effects};
 use crate::domain::effect::Effect;
@@ -17,13 +19,16 @@ pub(in crate::domain) fn apply(
 ) -> Decision {
     let selector = Selector::parse(selector).map_err(|_| Rejection::InvalidSelector)?;
     let session = context.origin.session;
+    let before = Arc::new(sessions.selected(session));
     sessions.listen(session, listener, select, selector).map_err(rejection)?;
-    effects.push(Effect::SelectionsChanged { session });
+    effects.push(Effect::SelectionsChanged { session, before });
     Ok(Outcome::Done)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use crate::domain::apply::stage::{ONE, Stage};
     use crate::domain::command::Command;
     use crate::domain::effect::Effect;
@@ -41,10 +46,11 @@ mod tests {
     #[test]
     fn the_first_entry_registers() {
         let mut stage = Stage::new();
-        let changed = (Outcome::Done, vec![Effect::SelectionsChanged { session: ONE }]);
-        assert_eq!(stage.send(ONE, listen(7, ">a", true)), changed);
-        assert_eq!(stage.send(ONE, listen(7, ">b", true)), changed);
-        assert_eq!(stage.send(ONE, listen(3, ">b", true)), changed);
+        for command in [listen(7, ">a", true), listen(7, ">b", true), listen(3, ">b", true)] {
+            let before = Arc::new(stage.machine.session(ONE).unwrap().selected());
+            let changed = vec![Effect::SelectionsChanged { session: ONE, before }];
+            assert_eq!(stage.send(ONE, command), (Outcome::Done, changed));
+        }
         assert_eq!(listeners(&stage), [3, 7]);
     }
 

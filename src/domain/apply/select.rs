@@ -1,5 +1,7 @@
 //! Add a select or deselect entry to a scope of the caller's session.
 
+use std::sync::Arc;
+
 use super::{Context, Decision, Effects};
 use crate::domain::effect::Effect;
 use crate::domain::outcome::{Outcome, Rejection};
@@ -16,9 +18,10 @@ pub(in crate::domain) fn apply(
 ) -> Decision {
     let selector = Selector::parse(selector).map_err(|_| Rejection::InvalidSelector)?;
     let session = context.origin.session;
+    let before = Arc::new(sessions.selected(session));
     sessions.select(session, scope, select, selector).map_err(rejection)?;
     // Also when the entry changes nothing: a select resubscribes what back-pressure had ended.
-    effects.push(Effect::SelectionsChanged { session });
+    effects.push(Effect::SelectionsChanged { session, before });
     Ok(Outcome::Done)
 }
 
@@ -32,6 +35,8 @@ pub(super) fn rejection(error: SelectionsError) -> Rejection {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use crate::domain::apply::stage::{ONE, Stage, path};
     use crate::domain::command::Command;
     use crate::domain::effect::Effect;
@@ -45,18 +50,22 @@ mod tests {
     #[test]
     fn entries_are_kept_in_order_per_scope() {
         let mut stage = Stage::new();
-        let changed = (Outcome::Done, vec![Effect::SelectionsChanged { session: ONE }]);
-        assert_eq!(stage.send(ONE, select("", "?a//", true)), changed);
-        assert_eq!(stage.send(ONE, select("", ">a/b", false)), changed);
-        assert_eq!(stage.send(ONE, select("other", ">c", true)), changed);
+        let mut send = |command| {
+            let before = Arc::new(stage.machine.session(ONE).unwrap().selected());
+            let changed = vec![Effect::SelectionsChanged { session: ONE, before }];
+            assert_eq!(stage.send(ONE, command), (Outcome::Done, changed));
+        };
+        send(select("", "?a//", true));
+        send(select("", ">a/b", false));
+        send(select("other", ">c", true));
+        // Nothing new, but what back-pressure had ended is resubscribed.
+        send(select("other", ">c", true));
         let selections = stage.machine.session(ONE).unwrap().selections();
         for (at, expected) in
             [("a", true), ("a/b", false), ("a/c", true), ("c", true), ("d", false)]
         {
             assert_eq!(selections.matches(&path(at)), expected, "{at}");
         }
-        // Nothing new, but what back-pressure had ended is resubscribed.
-        assert_eq!(stage.send(ONE, select("other", ">c", true)), changed);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::answered::{ANSWERS_MAX, AnsweredRing};
 use super::lifecycle::SessionState;
 use crate::domain::apply::move_session::Claim;
 use crate::domain::command::OpenSession;
+use crate::domain::effect::Selected;
 use crate::domain::id::{Index, NodeId, SessionId};
 use crate::domain::limits;
 use crate::domain::machine::hash::{ItemKind, ItemSum, digest, item};
@@ -336,6 +337,13 @@ impl Session {
     #[must_use]
     pub fn selections(&self) -> &Arc<Selections> {
         &self.interests.selections
+    }
+
+    /// All that it hears of, shared.
+    #[must_use]
+    pub fn selected(&self) -> Selected {
+        let Interests { selections, listeners, .. } = &self.interests;
+        Selected { selections: Arc::clone(selections), listeners: listeners.clone() }
     }
 
     /// Its topic notification listeners, in the order of their numbers.

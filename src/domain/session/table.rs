@@ -7,6 +7,7 @@ use imbl::{OrdMap, OrdSet};
 
 use super::lifecycle::{Next, SessionState, SessionStep};
 use super::record::{Host, Interests, Session};
+use crate::domain::effect::Selected;
 use crate::domain::id::{Index, NodeId, SessionId};
 use crate::domain::machine::hash::ItemSum;
 use crate::domain::outcome::Outcome;
@@ -155,6 +156,11 @@ impl SessionTable {
         selector: Selector,
     ) -> Result<(), SelectionsError> {
         self.change_interests(id, |interests| interests.select(scope, select, selector))
+    }
+
+    /// What a session hears of; nothing if there is no such session.
+    pub(in crate::domain) fn selected(&self, id: SessionId) -> Selected {
+        self.get(id).map(Session::selected).unwrap_or_default()
     }
 
     /// Adds an entry to a session's listener; the first registers it.

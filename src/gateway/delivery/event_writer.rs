@@ -21,6 +21,7 @@ use crate::gateway::hosting::Hosting;
 use crate::protocol::delivery::{Event, EventMessage};
 use crate::protocol::handshake::ResetReason;
 use crate::replication::{JournalReader, Read};
+use crate::telemetry::metrics;
 use crate::transport::{Connection, FrameSender, SendError};
 
 /// Blocks that are read from the journal at once.
@@ -100,6 +101,9 @@ impl EventWriter {
                         tokio::task::yield_now().await;
                     }
                     self.send(&mut stream).await?;
+                    for order in turn.take_bulks() {
+                        spawn_bulk(&self.hosting, &self.connection, order);
+                    }
                 }
                 Next::Read(order) => self.read(&mut stream, &order).await?,
             }
@@ -122,6 +126,7 @@ impl EventWriter {
                     return Ok(());
                 }
                 if progress.skipped > 0 {
+                    metrics::events_skipped(progress.skipped);
                     put_lagged(&mut self.outgoing, progress.to, progress.skipped);
                 }
                 self.send(stream).await?;
@@ -130,8 +135,7 @@ impl EventWriter {
             }
             Read::CaughtUp => self.caught_up(stream, order, applied).await,
             Read::Gone { .. } => {
-                let order = self.subscriber.start_over(ResetReason::Purged);
-                spawn_bulk(&self.hosting, &self.connection, order, || ());
+                self.subscriber.start_over(ResetReason::Purged);
                 Ok(())
             }
         }
@@ -218,13 +222,8 @@ impl EventWriter {
     }
 }
 
-/// Sends a bulk stream in a task of its own and then calls `done`, unless the connection is over.
-pub(in crate::gateway) fn spawn_bulk(
-    hosting: &Arc<Hosting>,
-    connection: &Connection,
-    order: BulkOrder,
-    done: impl FnOnce() + Send + 'static,
-) {
+/// Sends a bulk stream in a task of its own.
+fn spawn_bulk(hosting: &Arc<Hosting>, connection: &Connection, order: BulkOrder) {
     let (shared, connection) = (Arc::clone(hosting), connection.clone());
     hosting.supervisor.spawn("bulk stream", async move {
         let sent = crate::gateway::delivery::bulk_stream::send_initial_values(
@@ -234,8 +233,6 @@ pub(in crate::gateway) fn spawn_bulk(
             order.values,
         );
         // A failure means that the connection ends, which its own task notices.
-        if sent.await.is_ok() {
-            done();
-        }
+        let _ = sent.await;
     });
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::effect::TopicInfo;
 use crate::domain::id::{Index, Position};
 use crate::domain::machine::Machine;
 use crate::domain::topic::record::Topic;
@@ -21,10 +22,31 @@ pub(in crate::gateway) struct InitialValues {
     after: Arc<Interest>,
     /// Values set after this come, or have come, on the event stream.
     values_until: Option<Position>,
+    told: Told,
     class: Priority,
     low_seen: bool,
     count: u64,
     ended: bool,
+}
+
+/// What a session that goes on from a past position is told of on its event stream: from each of
+/// these positions on, what this interest wants.
+#[derive(Debug, Clone, Default)]
+pub(in crate::gateway) struct Told(Vec<(Position, Arc<Interest>)>);
+
+impl Told {
+    /// By rising positions.
+    #[must_use]
+    pub(in crate::gateway) fn new(stages: Vec<(Position, Arc<Interest>)>) -> Self {
+        Self(stages)
+    }
+
+    /// The topic's addition is among the events.
+    fn tells(&self, topic: &TopicInfo) -> bool {
+        let added = Position { index: topic.added, ordinal: 0 };
+        let stage = self.0.iter().rev().find(|(from, _)| *from < added);
+        stage.is_some_and(|(_, interest)| interest.wants(topic))
+    }
 }
 
 impl InitialValues {
@@ -40,6 +62,7 @@ impl InitialValues {
             before,
             after,
             values_until: None,
+            told: Told::default(),
             class: Priority::High,
             low_seen: false,
             count: 0,
@@ -54,9 +77,15 @@ impl InitialValues {
         Self { values_until: Some(position), ..self }
     }
 
+    /// Leaves out the topics whose additions are told of on the event stream.
+    #[must_use]
+    pub(in crate::gateway) fn without_told(self, told: Told) -> Self {
+        Self { told, ..self }
+    }
+
     /// Appends the next items, and the end after the last; true when the end has been appended.
     pub(in crate::gateway) fn write(&mut self, outgoing: &mut Outgoing) -> bool {
-        let Self { walk, before, after, values_until, class, low_seen, count, ended } = self;
+        let Self { walk, before, after, values_until, told, class, low_seen, count, ended } = self;
         if *ended {
             return true;
         }
@@ -66,6 +95,7 @@ impl InitialValues {
             *low_seen |= priority == Priority::Low;
             let new = priority == *class
                 && after.wants(info)
+                && !told.tells(info)
                 && !before.as_ref().is_some_and(|before| before.wants(info));
             if new {
                 *count += 1;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use crate::domain::effect::TopicInfo;
+use crate::domain::effect::{Selected, TopicInfo};
 use crate::domain::id::TopicId;
 use crate::domain::selector::Selections;
 use crate::domain::session::record::Session;
@@ -57,17 +57,28 @@ impl Interest {
     /// The interest that a session's record holds.
     #[must_use]
     pub fn of(session: &Session) -> Self {
-        let listeners = session
-            .listeners()
-            .map(|(id, selections)| Listener { id, selections: Arc::clone(selections) })
+        Self::in_selected(&session.selected())
+    }
+
+    /// The interest in what was selected.
+    #[must_use]
+    pub fn in_selected(selected: &Selected) -> Self {
+        let listeners = (selected.listeners.iter())
+            .map(|(id, selections)| Listener { id: *id, selections: Arc::clone(selections) })
             .collect();
-        Self::new(Arc::clone(session.selections()), listeners)
+        Self::new(Arc::clone(&selected.selections), listeners)
     }
 
     /// The session hears of nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.selections.is_empty() && self.listeners.is_empty()
+    }
+
+    /// Both select the same topics.
+    #[must_use]
+    pub fn selects_as(&self, other: &Self) -> bool {
+        self.selections == other.selections && self.except == other.except
     }
 
     /// The session is subscribed to this topic.

@@ -26,9 +26,11 @@ pub(in crate::gateway) struct JournalCursor {
     wanted: HashMap<TopicId, bool>,
     /// The interest that `wanted` is about.
     interest_text: String,
-    /// Topics that are gone by now, announced before their first event.
+    /// Topics that were announced before their first event.
     announced: BTreeSet<TopicId>,
     announce_until: Option<Position>,
+    /// Announces every topic, and not only those that are gone.
+    announces_all: bool,
 }
 
 /// How far one read has come.
@@ -48,6 +50,13 @@ impl JournalCursor {
     #[must_use]
     pub(in crate::gateway) fn replaying_until(position: Position) -> Self {
         Self { announce_until: Some(position), ..Self::default() }
+    }
+
+    /// A reader for a session that may know none of its topics yet: until `position` it announces
+    /// each before its first value. Its client passes over what it knows.
+    #[must_use]
+    pub(in crate::gateway) fn announcing_until(position: Position) -> Self {
+        Self { announce_until: Some(position), announces_all: true, ..Self::default() }
     }
 
     /// The session is live: nothing is remembered for it any more.
@@ -103,7 +112,7 @@ impl JournalCursor {
             return;
         }
         if self.announce_until.is_some() && matches!(event.effect, Effect::TopicAdded(_)) {
-            // Its addition announces it; a second announcement before its first value would be news.
+            // Its addition announces it.
             self.announced.insert(topic.id);
         }
         if matches!(event.effect, Effect::Value { .. }) {
@@ -135,7 +144,7 @@ impl JournalCursor {
         outgoing.write(|buffer| put_event(buffer, event));
     }
 
-    /// Tells of a topic that is gone by now, before its first event in a replay.
+    /// Tells of a topic that may be unknown, before its first event in a replay.
     fn announce(
         &mut self,
         event: &Event,
@@ -149,7 +158,12 @@ impl JournalCursor {
             self.announced.clear();
             return;
         }
-        if view.topic(topic.id).is_none() && self.announced.insert(topic.id) {
+        if self.announced.len() >= REMEMBERED_TOPICS_MAX {
+            // What is announced twice is passed over.
+            self.announced.clear();
+        }
+        let unknown = self.announces_all || view.topic(topic.id).is_none();
+        if unknown && self.announced.insert(topic.id) {
             outgoing.write(|buffer| put_subscribed(buffer, event.position, false, topic));
         }
     }

@@ -243,7 +243,8 @@ impl World {
         let here = Position::end_of_entry(self.entry);
         let mut queue = hearer.outbox.lock();
         let dropped = queue.restart(here, Arc::clone(&interest), here);
-        let mut initial: Vec<_> = dropped.into_iter().flat_map(Turn::into_initial).collect();
+        let mut initial: Vec<_> =
+            dropped.into_iter().flat_map(|turn| turn.into_initial().0).collect();
         initial.push((0, 9));
         let view = self.machine.clone();
         let reason = ResetReason::Purged;

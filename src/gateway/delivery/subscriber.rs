@@ -5,18 +5,20 @@
 //! cut gives the initial values, and everything after the cut is read from the journal with the new
 //! interest.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::domain::id::{Position, SessionId};
+use crate::domain::id::{Index, Position, SessionId};
 use crate::domain::machine::Machine;
 use crate::gateway::delivery::bulk_stream;
-use crate::gateway::delivery::initial_values::InitialValues;
+use crate::gateway::delivery::initial_values::{InitialValues, Told};
 use crate::gateway::delivery::interest::Interest;
+use crate::gateway::delivery::journal_cursor::JournalCursor;
 use crate::gateway::delivery::turn::Turn;
 use crate::gateway::fanout::outbox::Outbox;
 use crate::gateway::fanout::session_queue::SessionQueue;
 use crate::gateway::hosting::Hosting;
+use crate::gateway::request::translate::FollowUp;
 use crate::protocol::delivery::{BulkBegin, BulkPurpose};
 use crate::protocol::handshake::ResetReason;
 
@@ -30,6 +32,10 @@ pub(in crate::gateway) struct Subscriber {
     session: SessionId,
     outbox: Arc<Outbox>,
     bulks: AtomicU64,
+    /// The newest change that was followed: in which state, and what was heard of before.
+    followed: Mutex<Option<(u64, Arc<Interest>)>>,
+    /// The client may not know topics that have events up to here.
+    announce_until: Option<Position>,
 }
 
 /// A bulk stream that is to be sent.
@@ -42,7 +48,7 @@ pub(in crate::gateway) struct BulkOrder {
 }
 
 /// Where a session's events begin on this connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::gateway) enum Beginning {
     /// With its first selection, by initial values.
     Fresh,
@@ -52,60 +58,53 @@ pub(in crate::gateway) enum Beginning {
     Continuous {
         /// The client has heard of everything up to here.
         position: Position,
-        /// Initial values had not all arrived.
+        /// Not all had arrived that belongs to the newest changes of what it has selected.
         initial_missing: bool,
+        /// What it has selected since: the entries of the changes, and what it heard of before each.
+        changes: Vec<(u64, Arc<Interest>)>,
     },
     /// With current values: what the client has heard of before does not hold.
     Reset(ResetReason),
 }
 
 impl Subscriber {
-    /// The subscriptions of a session that has just been attached, and the bulk stream that goes
-    /// with the beginning, if one does. Events flow once a writer runs.
+    /// The subscriptions of a session that has just been attached. Events flow once a writer runs.
     #[must_use]
     pub(in crate::gateway) fn new(
         hosting: &Arc<Hosting>,
         session: SessionId,
         beginning: Beginning,
-    ) -> (Self, Option<BulkOrder>) {
+    ) -> Self {
         let view = hosting.replication.view();
         let here = Position::end_of_entry(view.applied());
         let slow_after = slow_after(&view);
         let interest = interest_of(&view, session);
         let bulks = AtomicU64::new(0);
+        let mut announce_until = None;
         let next_bulk = || bulks.fetch_add(1, Ordering::Relaxed) + 1;
-        let (queue, order) = match beginning {
+        let queue = match beginning {
             Beginning::Fresh | Beginning::Past(_) => {
-                (SessionQueue::new(here, Arc::default(), slow_after), None)
+                SessionQueue::new(here, Arc::default(), slow_after)
             }
-            Beginning::Continuous { position, initial_missing } => {
-                let mut queue = SessionQueue::new(position, Arc::clone(&interest), slow_after);
-                let order = initial_missing.then(|| {
-                    let bulk = next_bulk();
-                    let none = Arc::clone(&interest);
-                    let turn = Turn::new(view.clone(), none, Arc::clone(&interest), &[(0, bulk)]);
-                    queue.turn_now(Arc::clone(&interest), turn.at(position));
-                    let purpose = BulkPurpose::Initial(0);
-                    BulkOrder {
-                        begin: bulk_stream::begin(bulk, purpose, view.applied()),
-                        // What was set after the position is among the events that follow it.
-                        values: InitialValues::new(view, None, interest)
-                            .with_values_until(position),
-                    }
-                });
-                (queue, order)
+            Beginning::Continuous { position, initial_missing: false, changes }
+                if changes.is_empty() =>
+            {
+                SessionQueue::new(position, interest, slow_after)
+            }
+            Beginning::Continuous { position, initial_missing, changes } => {
+                announce_until = Some(here);
+                catch_up(view, interest, position, initial_missing, changes, next_bulk())
             }
             Beginning::Reset(reason) => {
                 let mut queue = SessionQueue::new(here, Arc::clone(&interest), slow_after);
-                let bulk = next_bulk();
-                let (turn, order) = reset(hosting, view, interest, reason, bulk, Vec::new());
+                let turn = reset(hosting, view, interest, reason, next_bulk(), Vec::new());
                 queue.turn_now(Arc::clone(queue.interest()), turn);
-                (queue, Some(order))
+                queue
             }
         };
         let outbox = Arc::new(Outbox::new(session, queue));
-        let subscriber = Self { hosting: Arc::clone(hosting), session, outbox, bulks };
-        (subscriber, order)
+        let (hosting, followed) = (Arc::clone(hosting), Mutex::default());
+        Self { hosting, session, outbox, bulks, followed, announce_until }
     }
 
     /// The queue of the session, for its writer.
@@ -114,16 +113,16 @@ impl Subscriber {
         &self.outbox
     }
 
-    /// The session hears of something.
+    /// There is something to be told from the beginning on: the reader that it begins with.
     #[must_use]
-    pub(in crate::gateway) fn has_interest(&self) -> bool {
-        !self.outbox.lock().newest_interest().is_empty()
-    }
-
-    /// The session's newest selections leave something to hear.
-    #[must_use]
-    pub(in crate::gateway) fn will_hear(&self) -> bool {
-        !interest_of(&self.hosting.replication.view(), self.session).is_empty()
+    pub(in crate::gateway) fn begins_with(&self) -> Option<JournalCursor> {
+        match self.announce_until {
+            Some(position) => Some(JournalCursor::announcing_until(position)),
+            None => {
+                let hears = !self.outbox.lock().newest_interest().is_empty();
+                hears.then(JournalCursor::default)
+            }
+        }
     }
 
     /// The number of a new bulk stream.
@@ -132,23 +131,16 @@ impl Subscriber {
         self.bulks.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Follows changes of the session's selections or listeners that have been applied: all that
-    /// the state has, since it is the newest state that is looked at. `requests`: the select commands
-    /// that want their initial values announced. `begin`: nothing was sent on the event stream yet,
-    /// so events begin here, or at the past position given.
-    ///
-    /// Each of the requests has a bulk stream of its own, with all that is new: what the first of
-    /// them to end has brought is old news in the others. An empty list: there are no initial values
-    /// to send. None: the state has applied requests up to a number of which `is_early` says that
-    /// the change is to be followed later, together with another one that the state has already.
-    #[must_use]
+    /// Follows a change of the session's selections or listeners that has been applied at `index`;
+    /// the notice that all of it was told names the `request`. `begin`: nothing was sent on the event
+    /// stream yet, so events begin right before the change, or at the past position given.
     pub(in crate::gateway) fn change(
         &self,
-        requests: &[u64],
-        is_early: impl FnOnce(u64) -> bool,
+        (request, index): (u64, Index),
+        follow_up: FollowUp,
         begin: bool,
         past: Option<Position>,
-    ) -> Option<Vec<BulkOrder>> {
+    ) {
         // Live sessions are in the fan-out; out of it, only the writer moves the cursor.
         let mut fanout = self.hosting.fanout();
         fanout.leave(&self.outbox);
@@ -158,48 +150,59 @@ impl Subscriber {
         let view = self.hosting.replication.view();
         let here = Position::end_of_entry(view.applied());
         queue.fall_behind(slow_after(&view));
-        if is_early(view.session(self.session).map_or(0, |session| session.answered().last())) {
-            drop(queue);
-            self.outbox.wake();
-            return None;
-        }
         let after = interest_of(&view, self.session);
         if begin {
             let empty = Arc::default();
-            let cursor = past.unwrap_or(here);
+            let before = Position::end_of_entry(index.entry().saturating_sub(1));
+            let cursor = past.unwrap_or(before).min(here);
             let dropped = queue.restart(cursor, empty, slow_after(&view));
             debug_assert!(dropped.is_empty(), "a change before the beginning");
         }
         let before = Arc::clone(queue.newest_interest());
-        let is_new = before != after;
-        let numbered = |request: &u64| (*request, if is_new { self.next_bulk() } else { 0 });
-        let initial: Vec<(u64, u64)> = requests.iter().map(numbered).collect();
-        let turn = Turn::new(view.clone(), Arc::clone(&before), Arc::clone(&after), &initial);
+        // The state may have later changes too: what they select is new now, and their own values
+        // are those of this change once more, so that they are complete no sooner.
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = match &*followed {
+            Some((applied, known)) if before == after && index.entry() <= *applied => {
+                (follow_up == FollowUp::Selected).then(|| Arc::clone(known))
+            }
+            _ if before.selects_as(&after) => None,
+            _ => {
+                *followed = Some((view.applied(), Arc::clone(&before)));
+                Some(Arc::clone(&before))
+            }
+        };
+        drop(followed);
+        let wants_values = known.is_some();
+        let bulk = if wants_values { self.next_bulk() } else { 0 };
+        let (from, to) = (Arc::clone(&before), Arc::clone(&after));
+        let mut turn = Turn::new(view.clone(), from, to, &[(request, bulk)]);
+        if let Some(known) = known {
+            let begin = bulk_stream::begin(bulk, BulkPurpose::Initial(request), view.applied());
+            let values = InitialValues::new(view.clone(), Some(known), Arc::clone(&after));
+            // Of a beginning in the past, values come as events and not as initial values.
+            let values = match past {
+                Some(position) => {
+                    let told = Told::new(vec![(position, Arc::clone(&after))]);
+                    values.with_values_until(Position::START).without_told(told)
+                }
+                None => values,
+            };
+            turn.carry([BulkOrder { begin, values }]);
+        }
         match past {
             Some(position) if begin => queue.turn_now(Arc::clone(&after), turn.at(position)),
             _ => {
-                let switched = queue.switch(view.applied(), Arc::clone(&after), turn);
+                let switched = queue.switch(view.applied(), after, turn);
                 debug_assert!(switched, "the state is older than what was handed out");
             }
         }
         drop(queue);
         self.outbox.wake();
-        let order = |(request, bulk): (u64, u64)| {
-            let purpose = BulkPurpose::Initial(request);
-            let begin = bulk_stream::begin(bulk, purpose, view.applied());
-            let (before, after) = (Some(Arc::clone(&before)), Arc::clone(&after));
-            let values = InitialValues::new(view.clone(), before, after);
-            // Of a beginning in the past, values come as events and not as initial values.
-            let values =
-                if past.is_some() { values.with_values_until(Position::START) } else { values };
-            BulkOrder { begin, values }
-        };
-        Some(if is_new { initial.into_iter().map(order).collect() } else { Vec::new() })
     }
 
     /// Starts over from current values, since events after the cursor are gone.
-    #[must_use]
-    pub(in crate::gateway) fn start_over(&self, reason: ResetReason) -> BulkOrder {
+    pub(in crate::gateway) fn start_over(&self, reason: ResetReason) {
         let mut fanout = self.hosting.fanout();
         fanout.leave(&self.outbox);
         let mut queue = self.outbox.lock();
@@ -208,12 +211,9 @@ impl Subscriber {
         let here = Position::end_of_entry(view.applied());
         let interest = interest_of(&view, self.session);
         let dropped = queue.restart(here, Arc::clone(&interest), slow_after(&view));
-        let initial = dropped.into_iter().flat_map(Turn::into_initial).collect();
-        let bulk = self.next_bulk();
-        let (turn, order) =
-            reset(&self.hosting, view, Arc::clone(&interest), reason, bulk, initial);
+        let turn =
+            reset(&self.hosting, view, Arc::clone(&interest), reason, self.next_bulk(), dropped);
         queue.turn_now(interest, turn);
-        order
     }
 
     /// The session leaves this connection.
@@ -222,21 +222,55 @@ impl Subscriber {
     }
 }
 
-/// The turn and the bulk stream of a start from current values; `initial` were announced to nobody
-/// yet.
+/// The queue and the bulk stream of a session that goes on after `position` without having heard all
+/// of these changes: it hears what it heard then, with each change as it stands in the log, and is
+/// told last of what differs now.
+fn catch_up(
+    view: Machine,
+    interest: Arc<Interest>,
+    position: Position,
+    initial_missing: bool,
+    changes: Vec<(u64, Arc<Interest>)>,
+    bulk: u64,
+) -> SessionQueue {
+    let then = changes.first().map_or_else(|| Arc::clone(&interest), |(_, then)| Arc::clone(then));
+    let mut queue = SessionQueue::new(position, Arc::clone(&then), slow_after(&view));
+    let mut told = vec![(position, Arc::clone(&then))];
+    let later = changes.iter().skip(1).map(|(_, before)| before).chain([&interest]);
+    for ((entry, _), now) in changes.iter().zip(later) {
+        let nothing = Turn::new(view.clone(), Arc::clone(now), Arc::clone(now), &[]);
+        let switched = queue.switch(*entry, Arc::clone(now), nothing);
+        debug_assert!(switched, "a change before the position that it follows");
+        told.push((Position::end_of_entry(*entry), Arc::clone(now)));
+    }
+    let mut turn = Turn::new(view.clone(), Arc::clone(&then), Arc::clone(&interest), &[(0, bulk)]);
+    let begin = bulk_stream::begin(bulk, BulkPurpose::Initial(0), view.applied());
+    let known = (!initial_missing).then_some(then);
+    let values = InitialValues::new(view.clone(), known, Arc::clone(&interest));
+    turn.carry([BulkOrder { begin, values: values.without_told(Told::new(told)) }]);
+    let switched = queue.switch(view.applied(), interest, turn);
+    debug_assert!(switched, "the state is older than the position");
+    queue
+}
+
+/// The turn of a start from current values; what was `dropped` was announced to nobody yet.
 fn reset(
     hosting: &Hosting,
     view: Machine,
     interest: Arc<Interest>,
     reason: ResetReason,
     bulk: u64,
-    mut initial: Vec<(u64, u64)>,
-) -> (Turn, BulkOrder) {
-    initial.insert(0, (0, bulk));
+    dropped: Vec<Turn>,
+) -> Turn {
+    let (others, orders): (Vec<_>, Vec<_>) = dropped.into_iter().map(Turn::into_initial).unzip();
+    let initial = [vec![(0, bulk)], others.concat()].concat();
     let lineage = hosting.replication.member().lineage;
-    let turn = Turn::reset(view.clone(), Arc::clone(&interest), reason, lineage, &initial);
+    let mut turn = Turn::reset(view.clone(), Arc::clone(&interest), reason, lineage, &initial);
     let begin = bulk_stream::begin(bulk, BulkPurpose::Initial(0), view.applied());
-    (turn, BulkOrder { begin, values: InitialValues::new(view, None, interest) })
+    let values = InitialValues::new(view, None, interest);
+    turn.carry([BulkOrder { begin, values }]);
+    turn.carry(orders.into_iter().flatten());
+    turn
 }
 
 fn interest_of(view: &Machine, session: SessionId) -> Arc<Interest> {

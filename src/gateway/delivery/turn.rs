@@ -13,6 +13,7 @@ use crate::domain::topic::record::Topic;
 use crate::gateway::delivery::event_frames::{put_notice, put_notified, put_unsubscribed};
 use crate::gateway::delivery::interest::{Interest, selected_ranges};
 use crate::gateway::delivery::outgoing::Outgoing;
+use crate::gateway::delivery::subscriber::BulkOrder;
 use crate::gateway::delivery::topic_walk::TopicWalk;
 use crate::protocol::delivery::{Event, NotifiedChange, UnsubscribeReason};
 use crate::protocol::handshake::ResetReason;
@@ -26,6 +27,8 @@ pub struct Turn {
     after: Arc<Interest>,
     steps: Vec<Step>,
     walk: Option<TopicWalk>,
+    /// What is sent on streams of their own once all of this has been told.
+    bulks: Vec<BulkOrder>,
 }
 
 /// One kind of notice; the last of the list is told first.
@@ -51,16 +54,16 @@ impl Turn {
             before.listeners().iter().chain(after.listeners()).map(|one| one.id).collect();
         listeners.sort_unstable();
         listeners.dedup();
-        let mut steps: Vec<Step> =
-            listeners.into_iter().rev().map(|listener| Step::Notified { listener }).collect();
-        for (request, bulk) in initial.iter().rev() {
-            steps.push(Step::Initial { request: *request, bulk: *bulk });
-        }
+        // Told last: with it the client knows that it has heard all of the change.
+        let mut steps: Vec<Step> = (initial.iter().rev())
+            .map(|(request, bulk)| Step::Initial { request: *request, bulk: *bulk })
+            .collect();
+        steps.extend(listeners.into_iter().rev().map(|listener| Step::Notified { listener }));
         if !before.is_empty() && before != after {
             steps.push(Step::Unsubscribed);
         }
         let position = Position::end_of_entry(view.applied());
-        Self { position, view, before, after, steps, walk: None }
+        Self { position, view, before, after, steps, walk: None, bulks: Vec::new() }
     }
 
     /// A new start: nothing that was said before holds.
@@ -77,12 +80,24 @@ impl Turn {
         turn
     }
 
+    /// Gives initial values that this announces along: they are sent after their announcement, so
+    /// that it never waits for room that they have taken.
+    pub(in crate::gateway) fn carry(&mut self, bulk: impl IntoIterator<Item = BulkOrder>) {
+        self.bulks.extend(bulk);
+    }
+
+    /// What is to be sent now that all has been told.
+    pub(in crate::gateway) fn take_bulks(&mut self) -> Vec<BulkOrder> {
+        std::mem::take(&mut self.bulks)
+    }
+
     /// The initial values that it would have announced.
-    pub fn into_initial(self) -> impl Iterator<Item = (u64, u64)> {
-        self.steps.into_iter().filter_map(|step| match step {
+    pub(in crate::gateway) fn into_initial(self) -> (Vec<(u64, u64)>, Vec<BulkOrder>) {
+        let initial = self.steps.into_iter().filter_map(|step| match step {
             Step::Initial { request, bulk } => Some((request, bulk)),
             _ => None,
-        })
+        });
+        (initial.collect(), self.bulks)
     }
 
     /// Tells everything at `position` instead of the end of the view's last entry.

@@ -16,7 +16,9 @@ use crate::domain::id::{Position, SessionId};
 use crate::domain::limits;
 use crate::domain::machine::Answered;
 use crate::domain::outcome::{Outcome, Rejection};
-use crate::gateway::delivery::subscriber::{Beginning, BulkOrder, Subscriber};
+use crate::gateway::delivery::interest::Interest;
+use crate::gateway::delivery::subscriber::{Beginning, Subscriber};
+use crate::gateway::entrance::look;
 use crate::gateway::entrance::password;
 use crate::gateway::entrance::secret::{self, Secret};
 use crate::gateway::farewell;
@@ -28,16 +30,20 @@ use crate::gateway::reply_code::{self, PARKED_RETRY_MS, RETRY_MS};
 use crate::gateway::request::roles_of;
 use crate::protocol::frame::PAYLOAD_BYTES_MAX;
 use crate::protocol::handshake::{
-    Credentials, Hello, Refused, ResetReason, Resume, SessionLimits, StartFrom, Verdict, Welcome,
+    Credentials, Hello, Look, Refused, ResetReason, Resume, SessionLimits, StartFrom, Verdict,
+    Welcome,
 };
 use crate::protocol::kind::SMALL_BODY_BYTES_MAX;
 use crate::protocol::{ClientMessage, ErrorCode, ServerMessage, VERSION};
-use crate::replication::{Block, Read, Replication, SessionProposer};
+use crate::replication::{Read, Replication, SessionProposer};
 use crate::telemetry::{event, metrics};
 use crate::transport::{Connection, FrameReceiver, FrameSender, ReceiveError};
 
 /// What a wrong password costs its sender at least.
 const WRONG_CREDENTIALS_DELAY: Duration = Duration::from_millis(200);
+
+/// Changes of its selections that a session may have missed and is told of one by one.
+const CHANGES_MAX: usize = 4_096;
 
 /// An open session and everything that its task needs.
 #[derive(Debug)]
@@ -60,8 +66,6 @@ pub(in crate::gateway) struct Opened {
     pub(in crate::gateway) registration: Registration,
     /// Its subscriptions.
     pub(in crate::gateway) subscriber: Subscriber,
-    /// Initial values that go with the beginning.
-    pub(in crate::gateway) bulk: Option<BulkOrder>,
     /// Events begin here with the first selection.
     pub(in crate::gateway) past: Option<Position>,
     /// The highest request number applied.
@@ -79,7 +83,7 @@ pub(in crate::gateway) struct NotOpened {
 }
 
 impl NotOpened {
-    fn new(code: ErrorCode, text: impl ToString) -> Self {
+    pub(super) fn new(code: ErrorCode, text: impl ToString) -> Self {
         let retry_ms = code.is_transient().then_some(match code {
             ErrorCode::Inquorate | ErrorCode::DiskFull | ErrorCode::NotReady => PARKED_RETRY_MS,
             _ => RETRY_MS,
@@ -100,18 +104,34 @@ struct Greeting {
     receiver: FrameReceiver,
 }
 
-/// Opens or resumes a session on a new connection; tells the client if it cannot.
+/// What a stranger wants.
+enum First {
+    /// A session.
+    Hello(Hello),
+    /// One read, and no session.
+    Look(Look),
+}
+
+/// Opens or resumes a session on a new connection, or answers its one read; tells the client if it
+/// cannot.
 ///
 /// # Errors
 /// [`NotOpened`], after the client has been told as far as it can be reached.
 pub(in crate::gateway) async fn open(
     hosting: &Arc<Hosting>,
     connection: &Connection,
-) -> Result<Opened, NotOpened> {
+) -> Result<Option<Opened>, NotOpened> {
     let deadline = hosting.clock.now() + hosting.limits.handshake_timeout;
     let greeting = tokio::time::timeout_at(deadline, greet(connection));
     let (mut greeting, hello) = match greeting.await {
-        Ok(Ok((greeting, Ok(hello)))) => (greeting, hello),
+        Ok(Ok((greeting, Ok(First::Hello(hello))))) => (greeting, hello),
+        Ok(Ok((mut greeting, Ok(First::Look(look))))) => {
+            let looked = look::answer(hosting, connection, &mut greeting.sender, &look).await;
+            if let Err(refusal) = &looked {
+                refuse(hosting, &mut greeting.sender, refusal).await;
+            }
+            return looked.map(|()| None);
+        }
         Ok(Ok((mut greeting, Err(refusal)))) => {
             refuse(hosting, &mut greeting.sender, &refusal).await;
             return Err(refusal);
@@ -122,16 +142,13 @@ pub(in crate::gateway) async fn open(
     let claimed = claim(hosting, connection, &hello, deadline);
     match claimed.await {
         Ok(claimed) => match attach(hosting, greeting, &hello, claimed).await {
-            Ok(opened) => Ok(opened),
+            Ok(opened) => Ok(Some(opened)),
             Err((mut sender, refusal)) => {
                 refuse(hosting, &mut sender, &refusal).await;
                 Err(refusal)
             }
         },
         Err(refusal) => {
-            if refusal.code == ErrorCode::BadCredentials {
-                tokio::time::sleep(WRONG_CREDENTIALS_DELAY).await;
-            }
             refuse(hosting, &mut greeting.sender, &refusal).await;
             Err(refusal)
         }
@@ -139,7 +156,7 @@ pub(in crate::gateway) async fn open(
 }
 
 /// Waits for the control stream and its first frame.
-async fn greet(connection: &Connection) -> Result<(Greeting, Result<Hello, NotOpened>), NotOpened> {
+async fn greet(connection: &Connection) -> Result<(Greeting, Result<First, NotOpened>), NotOpened> {
     let gone = |error: &dyn std::fmt::Display| NotOpened::new(ErrorCode::HelloTimeout, error);
     let (sender, mut receiver) = connection.accept_bi().await.map_err(|error| gone(&error))?;
     // Strangers get little room.
@@ -155,16 +172,19 @@ async fn greet(connection: &Connection) -> Result<(Greeting, Result<Hello, NotOp
     };
     receiver.limit_frames(PAYLOAD_BYTES_MAX);
     let greeting = Greeting { sender, receiver };
-    let hello = match ClientMessage::decode(frame.kind, frame.body) {
-        Ok(ClientMessage::Hello(hello)) if hello.version == VERSION => Ok(hello),
-        Ok(ClientMessage::Hello(hello)) => {
-            let text = format!("this node speaks version {VERSION}, not {}", hello.version);
-            Err(NotOpened::new(ErrorCode::Version, text))
-        }
+    let other_version = |version: u16| {
+        let text = format!("this node speaks version {VERSION}, not {version}");
+        Err(NotOpened::new(ErrorCode::Version, text))
+    };
+    let first = match ClientMessage::decode(frame.kind, frame.body) {
+        Ok(ClientMessage::Hello(hello)) if hello.version == VERSION => Ok(First::Hello(hello)),
+        Ok(ClientMessage::Look(look)) if look.version == VERSION => Ok(First::Look(look)),
+        Ok(ClientMessage::Hello(hello)) => other_version(hello.version),
+        Ok(ClientMessage::Look(look)) => other_version(look.version),
         Ok(_) => Err(NotOpened::new(ErrorCode::OutOfPlace, "a connection begins with a hello")),
         Err(error) => Err(NotOpened::new(error.code(), error)),
     };
-    Ok((greeting, hello))
+    Ok((greeting, first))
 }
 
 /// A session that the log has given to this node.
@@ -285,19 +305,26 @@ async fn go_on(
     let (beginning, verdict) = match found {
         Ok(position) => {
             // A change after the position may not have been told of to its end.
-            let changed = selections_changed(hosting, position, resume.session).await;
-            let initial_missing = resume.initial_missing || changed;
-            let beginning = Beginning::Continuous { position, initial_missing };
+            let changes = selections_changed(hosting, position, resume.session).await;
+            let initial_missing = resume.initial_missing || changes.is_none();
+            let changes = changes.unwrap_or_default();
+            let beginning = Beginning::Continuous { position, initial_missing, changes };
             (beginning, Verdict::Continuous { position })
         }
         Err(reason) => (Beginning::Reset(reason), reset_here(&hosting.replication, reason)),
     };
     let view = hosting.replication.view();
-    let has_interest = view.session(resume.session).is_some_and(|session| {
+    let selects = view.session(resume.session).is_some_and(|session| {
         !session.selections().is_empty() || session.listeners().next().is_some()
     });
-    // Nothing was ever selected: there is nothing to go on with.
-    Ok((if has_interest { beginning } else { Beginning::Fresh }, verdict))
+    let is_told = match &beginning {
+        Beginning::Continuous { initial_missing, changes, .. } => {
+            !initial_missing && changes.is_empty()
+        }
+        _ => !resume.initial_missing,
+    };
+    // Nothing was selected, before or now: there is nothing to go on with.
+    Ok((if selects || !is_told { beginning } else { Beginning::Fresh }, verdict))
 }
 
 /// Waits until this node has come to a position, and looks whether the events after it can be read.
@@ -313,24 +340,30 @@ async fn find(
     Ok(if remembered { Ok(position) } else { Err(ResetReason::Purged) })
 }
 
-/// The session's selections changed after this position, or may have: the ring does not tell of
-/// what it has let go.
+/// Changes of the session's selections after this position: their entries, and what the session heard
+/// of before each. None: the ring does not tell of what it has let go.
 async fn selections_changed(
     hosting: &Arc<Hosting>,
     position: Position,
     session: SessionId,
-) -> bool {
+) -> Option<Vec<(u64, Arc<Interest>)>> {
     let mut after = position;
+    let mut changes = Vec::new();
     loop {
         match hosting.replication.journal().after(after, 256) {
-            Read::CaughtUp => return false,
-            Read::Gone { .. } => return true,
+            Read::CaughtUp => return Some(changes),
+            Read::Gone { .. } => return None,
             Read::Blocks(blocks) => {
-                let changed = Effect::SelectionsChanged { session };
-                let is_change =
-                    |block: &Arc<Block>| block.after(after).iter().any(|one| one.effect == changed);
-                if blocks.iter().any(is_change) {
-                    return true;
+                for event in blocks.iter().flat_map(|block| block.after(after)) {
+                    if let Effect::SelectionsChanged { session: whose, before } = &event.effect
+                        && *whose == session
+                    {
+                        let before = Arc::new(Interest::in_selected(before));
+                        changes.push((event.position.index.entry(), before));
+                    }
+                }
+                if changes.len() > CHANGES_MAX {
+                    return None;
                 }
                 if let Some(last) = blocks.last() {
                     after = Position::end_of_entry(last.entry);
@@ -378,7 +411,8 @@ async fn propose(
     }
 }
 
-async fn authenticate(
+/// The principal of these credentials, as this node's own state knows it.
+pub(super) async fn authenticate(
     hosting: &Arc<Hosting>,
     remote: SocketAddr,
     credentials: &Credentials,
@@ -389,6 +423,12 @@ async fn authenticate(
         Credentials::Anonymous if configuration.anonymous() => Ok(String::new()),
         Credentials::Anonymous => {
             metrics::authentication_failed("anonymous");
+            tracing::warn!(
+                event = event::AUTHENTICATION_FAILED,
+                principal = "",
+                %remote,
+                "credentials were refused"
+            );
             let text = "give a principal and its password";
             Err(NotOpened::new(ErrorCode::AnonymousRefused, text))
         }
@@ -409,6 +449,7 @@ async fn authenticate(
                         %remote,
                         "credentials were refused"
                     );
+                    tokio::time::sleep(WRONG_CREDENTIALS_DELAY).await;
                     Err(NotOpened::new(ErrorCode::BadCredentials, format!("for {principal:?}")))
                 }
             }
@@ -449,7 +490,11 @@ async fn attach(
         return Err((greeting.sender, taken_over()));
     };
     let (proposer, answers) = hosting.replication.attach(session, epoch, record.role_version());
-    let (subscriber, bulk) = Subscriber::new(hosting, session, beginning);
+    let past = match &beginning {
+        Beginning::Past(position) => Some(*position),
+        _ => None,
+    };
+    let subscriber = Subscriber::new(hosting, session, beginning);
     if let Verdict::Reset { position, .. } = &mut verdict {
         *position = subscriber.outbox().lock().cursor();
     }
@@ -486,11 +531,7 @@ async fn attach(
         answers,
         registration,
         subscriber,
-        bulk,
-        past: match beginning {
-            Beginning::Past(position) => Some(position),
-            _ => None,
-        },
+        past,
         last_request,
         beat,
     })

@@ -1,7 +1,8 @@
 //! How a client gets in: the handshake, passwords, the secrets that resume sessions.
 
 pub(in crate::gateway) mod handshake;
-pub(in crate::gateway) mod password;
+mod look;
+pub(super) mod password;
 pub(in crate::gateway) mod secret;
 
 pub use secret::NoEntropy;

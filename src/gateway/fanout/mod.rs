@@ -27,6 +27,7 @@ use crate::entropy::HashMap;
 use crate::gateway::delivery::event_frames::{put_event, put_notifications, topic_of};
 use crate::gateway::delivery::interest::Interest;
 use crate::replication::Block;
+use crate::telemetry::metrics;
 
 /// Groups without members that are kept, since their sessions are likely to come back.
 const EMPTY_GROUPS_MAX: usize = 256;
@@ -239,6 +240,7 @@ impl Fanout {
             }
         }
         for outbox in overflown {
+            metrics::session_lagged();
             self.leave(&outbox);
             outbox.wake();
         }
@@ -251,6 +253,7 @@ impl Fanout {
         let stale = members.filter(|member| member.outbox.lock().is_stale(self.mark));
         let stale: Vec<_> = stale.map(|member| Arc::clone(&member.outbox)).collect();
         for outbox in stale {
+            metrics::session_lagged();
             self.expel(&outbox);
         }
     }

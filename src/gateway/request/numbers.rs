@@ -99,14 +99,6 @@ impl Requests {
         self.notes.insert(request, note);
     }
 
-    /// A request after this one, up to `applied`, changes what the session hears of and has not been
-    /// answered on this connection.
-    #[must_use]
-    pub(in crate::gateway) fn changes_again(&self, request: u64, applied: u64) -> bool {
-        let (Some(from), true) = (request.checked_add(1), request < applied) else { return false };
-        self.notes.range(from..=applied).any(|(_, note)| matches!(note, Note::FollowUp(_)))
-    }
-
     /// What was remembered, when the answer has come.
     pub(in crate::gateway) fn take_note(&mut self, request: u64) -> Option<Note> {
         self.notes.remove(&request)
@@ -138,21 +130,6 @@ mod tests {
         assert_eq!(requests.admit(8), Admission::Take);
         assert_eq!(requests.admit(10), Admission::Gap { expected: 9 });
         assert_eq!(Requests::new(10).admit(11), Admission::Take);
-    }
-
-    #[test]
-    fn changes_that_the_state_has_already() {
-        let mut requests = Requests::new(0);
-        requests.note(2, Note::FollowUp(FollowUp::Changed));
-        requests.note(4, Note::FollowUp(FollowUp::Selected));
-        for (request, applied, again) in
-            [(2, 2, false), (2, 3, false), (2, 4, true), (4, 9, false), (1, 2, true), (9, 4, false)]
-        {
-            assert_eq!(requests.changes_again(request, applied), again, "{request} {applied}");
-        }
-        assert!(!requests.changes_again(u64::MAX, u64::MAX));
-        assert!(requests.take_note(4).is_some());
-        assert!(!requests.changes_again(2, 4));
     }
 
     #[test]

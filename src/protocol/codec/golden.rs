@@ -15,7 +15,7 @@ use crate::protocol::delivery::{
     BulkBegin, BulkMessage, BulkPurpose, Event, EventMessage, NotifiedChange, UnsubscribeReason,
 };
 use crate::protocol::handshake::{
-    Credentials, Hello, NodeAddress, Refused, ResetReason, Resume, SessionLimits, StartFrom,
+    Credentials, Hello, Look, NodeAddress, Refused, ResetReason, Resume, SessionLimits, StartFrom,
     Verdict, Welcome,
 };
 use crate::protocol::read::{
@@ -177,6 +177,17 @@ fn client_messages() -> Vec<(String, ClientMessage)> {
         ("read-cluster", read(5, Level::Local, Query::ClusterStatus)),
         ("answered", ClientMessage::Answered { below: 259 }),
         ("goodbye", ClientMessage::Goodbye),
+        ("look", {
+            let read = Read {
+                level: Level::Stale,
+                at_least: None,
+                deadline_ms: Some(1_500),
+                query: Query::ClusterStatus,
+            };
+            let client = "quorate/0.1".to_owned();
+            let credentials = Credentials::Anonymous;
+            ClientMessage::Look(Look { version: 1, client, credentials, read })
+        }),
     ]
     .into_iter()
     .map(|(name, message)| (name.to_owned(), message))
@@ -362,7 +373,7 @@ fn check<M: Debug + PartialEq>(
     }
     let long = Bytes::from(vec![0; kind::body_bytes_max(kind) + 1]);
     assert!(matches!(decode(kind, long), Err(DecodeError::TooLong { .. })), "{name}");
-    for other in [0, 8, 32, 43, 64, 74, 96, 101, 255] {
+    for other in [0, 9, 32, 43, 64, 74, 96, 101, 255] {
         assert_eq!(decode(other, body.clone()), Err(DecodeError::UnknownKind { kind: other }));
     }
     let mut line = format!("{name} ");

@@ -17,6 +17,8 @@ pub const ANSWERED: u8 = 5;
 pub const GOODBYE: u8 = 6;
 /// Reserved for the head of a client's publish stream; version 1 nodes refuse such streams.
 pub const PUBLISH: u8 = 7;
+/// Client to node: the first frame of a connection that reads once and opens no session.
+pub const LOOK: u8 = 8;
 
 /// Node to client: the session is open or resumed.
 pub const WELCOME: u8 = 33;

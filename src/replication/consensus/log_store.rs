@@ -17,13 +17,14 @@ use quorate_storage::snapshot::Catalogue;
 use quorate_storage::{Completion, Log, LogError, Poisoned, Record, RecordKind};
 use tokio::sync::oneshot;
 
+use crate::clock::Clock;
 use crate::replication::consensus::raft_codec::{take_vote, vote_bytes};
 use crate::replication::consensus::raft_types::{
     Entry, Kind, LogId, Payload, Types, Vote, log_id, parts,
 };
 use crate::replication::members::mender::Mender;
 use crate::supervisor::Supervisor;
-use crate::telemetry::event;
+use crate::telemetry::{event, metrics};
 
 /// Bytes of entries in one append request; a longer entry travels alone.
 const REQUEST_BYTES: usize = 1024 * 1024;
@@ -169,6 +170,7 @@ impl RaftLogStorage<Types> for LogStore {
         I::IntoIter: Send,
     {
         let records: Vec<Record> = entries.into_iter().map(record_of).collect();
+        let given = Clock::system().now();
         let mut waiting = Some((records, callback));
         while let Some((records, callback)) = waiting.take() {
             // The log takes all or nothing, so what it refuses may be offered again; the callback
@@ -177,6 +179,7 @@ impl RaftLogStorage<Types> for LogStore {
             let inside = Arc::clone(&slot);
             let done: Completion = Box::new(move |result: Result<(), Poisoned>| {
                 let callback = inside.lock().ok().and_then(|mut slot| slot.take());
+                metrics::log_flushed(Clock::system().since(given));
                 if let Some(callback) = callback {
                     callback.io_completed(result.map_err(io::Error::other));
                 }

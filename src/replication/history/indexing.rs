@@ -174,7 +174,7 @@ fn put_effect(buffer: &mut BytesMut, event: &Event) {
             buffer.put_u16_le(path.len() as u16);
             buffer.put_slice(path.as_bytes());
         }
-        Effect::SelectionsChanged { session } => {
+        Effect::SelectionsChanged { session, .. } => {
             head(3);
             buffer.put_u64_le(session.0);
         }
@@ -193,7 +193,9 @@ fn history_row(event: &Event) -> Option<HistoryRow> {
         (HistoryKind::Sessions, key, value)
     };
     let (kind, key, value) = match &event.effect {
-        Effect::SelectionsChanged { session } => session_row(*session, Bytes::from_static(&[0, 0])),
+        Effect::SelectionsChanged { session, .. } => {
+            session_row(*session, Bytes::from_static(&[0, 0]))
+        }
         Effect::Session { session, change } => {
             let reason = match change {
                 SessionChange::Closed(reason) => *reason as u8,
@@ -291,8 +293,9 @@ mod tests {
 
     #[test]
     fn only_what_is_more_than_an_update_is_left_behind() {
+        let before = Arc::default();
         let events = [
-            event(0, Effect::SelectionsChanged { session: SessionId(3) }),
+            event(0, Effect::SelectionsChanged { session: SessionId(3), before }),
             event(1, Effect::Session { session: SessionId(3), change: SessionChange::Detached }),
             event(2, Effect::Configuration),
         ];

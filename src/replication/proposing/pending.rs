@@ -340,6 +340,17 @@ impl Pending {
         self.lock().unanswered
     }
 
+    /// Commands that hold a permit, and their bytes.
+    pub(in crate::replication) fn in_flight(&self) -> (usize, usize) {
+        let table = self.lock();
+        (table.unanswered, table.unanswered_bytes)
+    }
+
+    /// Permits that there are.
+    pub(in crate::replication) fn permits_max(&self) -> usize {
+        self.permits_max
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().expect("no code that can panic runs under the table's lock")
     }

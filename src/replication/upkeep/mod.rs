@@ -2,6 +2,7 @@
 //! purge.
 
 pub(super) mod caretaker;
+mod figures;
 pub(super) mod lifecycle;
 pub(super) mod quorum_watch;
 pub(super) mod snapshotter;
