@@ -387,19 +387,21 @@ mod tests {
         assert!(planted > 10, "planted {planted} times");
     }
 
-    /// The place of a value that is followed by another one of its topic, without a start over in
-    /// between.
+    /// The place of a value that stands between two others of its topic, and the one behind it. What
+    /// is told right after an introduction or a start over may begin anywhere.
     fn value_with_next(stream: &Stream) -> Option<(usize, usize)> {
-        let mut newest = BTreeMap::new();
+        let mut told: BTreeMap<TopicId, Vec<usize>> = BTreeMap::new();
         for (place, delivery) in stream.deliveries.iter().enumerate() {
             match delivery.heard {
                 Heard::Value { topic, initial: false, .. } => {
-                    if let Some(before) = newest.insert(topic, place) {
-                        return Some((before, place));
+                    let places = told.entry(topic).or_default();
+                    places.push(place);
+                    if let [_, between, next] = places[..] {
+                        return Some((between, next));
                     }
                 }
-                Heard::Reset { .. } => newest.clear(),
-                _ => {}
+                Heard::Value { .. } => {}
+                _ => told.clear(),
             }
         }
         None
