@@ -20,6 +20,12 @@
 //!   tests of each oracle plant the faults that it must find.
 //! - [`dice`] turn a seed into choices.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a run prints what it found, fails by panicking, and reads virtual time only"
+)]
 #![cfg(feature = "server")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 

@@ -49,6 +49,10 @@ pub(super) struct Sender {
 }
 
 /// What the receiving side knows.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each with an event of its own"
+)]
 #[derive(Debug, Default)]
 pub(super) struct Receiver {
     /// Somebody can still read.
