@@ -72,7 +72,7 @@ impl Log {
         }
     }
 
-    /// Fills damage that [`Self::wound`] found; see [`mend`](crate::recovery::mend::mend) for what
+    /// Fills damage that [`Self::wound`] found; see [`mend`] for what
     /// the filling must be. Blocks for the flush.
     ///
     /// # Errors
