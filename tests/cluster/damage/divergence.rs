@@ -13,6 +13,7 @@ use quorate::replication::NodeState;
 use quorate_storage::disk::RealDisk;
 use quorate_storage::snapshot::{Catalogue, SnapshotHead};
 
+use super::snapshots;
 use crate::stage::{PATIENCE, Stage, Writer, number, until, update};
 
 /// Entries between two comparisons.
@@ -73,13 +74,7 @@ async fn quarantined_and_healed(as_leader: bool) {
     let victim = stage.follower().await;
     stage.node(&victim).take_snapshot().await;
     let dir = stage.dir_of(&victim);
-    until("the snapshot is written", || {
-        std::fs::read_dir(dir.join("snapshots"))
-            .unwrap()
-            .flatten()
-            .any(|file| file.path().to_string_lossy().ends_with(".snapshot"))
-    })
-    .await;
+    until("the snapshot is written", || !snapshots(&dir).is_empty()).await;
     stage.stop(&victim).await;
     plant(&dir);
     stage.start(&[&victim]).await;
@@ -130,13 +125,7 @@ async fn without_a_majority_against_it_a_divergence_alarms_only() {
     let victim = stage.follower().await;
     stage.node(&victim).take_snapshot().await;
     let dir = stage.dir_of(&victim);
-    until("the snapshot is written", || {
-        std::fs::read_dir(dir.join("snapshots"))
-            .unwrap()
-            .flatten()
-            .any(|file| file.path().to_string_lossy().ends_with(".snapshot"))
-    })
-    .await;
+    until("the snapshot is written", || !snapshots(&dir).is_empty()).await;
     drop(writer);
     stage.stop(&victim).await;
     plant(&dir);

@@ -3,31 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use quorate::replication::{AcceptLossError, StartError, accept_loss};
 use quorate::supervisor::ExitCode;
-use quorate_storage::Disk;
-use quorate_storage::disk::RealDisk;
 
-use crate::stage::{Stage, Writer, number, update};
-
-fn disk() -> Arc<dyn Disk> {
-    Arc::new(RealDisk)
-}
-
-fn segments(dir: &Path) -> Vec<PathBuf> {
-    let files = std::fs::read_dir(dir.join("log")).unwrap().flatten().map(|file| file.path());
-    let mut files: Vec<PathBuf> =
-        files.filter(|path| path.extension().is_some_and(|suffix| suffix == "seg")).collect();
-    files.sort();
-    files
-}
+use super::{disk, segments, snapshots, written_end};
+use crate::stage::{Stage, Writer, number, until, update};
 
 fn flip_middle(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
-    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    bytes[written / 2] ^= 1;
+    let middle = written_end(&bytes) / 2;
+    bytes[middle] ^= 1;
     std::fs::write(path, bytes).unwrap();
 }
 
@@ -58,14 +44,8 @@ async fn single_with(updates: u64, snapshot_at: Option<u64>) -> Stage {
         writer.ask(&update(topic, value)).await;
         if Some(value) == snapshot_at {
             node.take_snapshot().await;
-            let dir = stage.dir_of("n1").join("snapshots");
-            crate::stage::until("the snapshot is written", || {
-                let files = std::fs::read_dir(&dir).unwrap().flatten();
-                files
-                    .map(|file| file.path())
-                    .any(|path| path.to_string_lossy().ends_with(".snapshot"))
-            })
-            .await;
+            let dir = stage.dir_of("n1");
+            until("the snapshot is written", || !snapshots(&dir).is_empty()).await;
         }
     }
     drop((node, writer));

@@ -6,11 +6,35 @@ mod loss;
 mod repair;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use quorate::replication::StartError;
 use quorate::supervisor::ExitCode;
+use quorate_storage::disk::{Disk, RealDisk};
 
 use crate::stage::{Stage, Writer, number, update};
+
+fn disk() -> Arc<dyn Disk> {
+    Arc::new(RealDisk)
+}
+
+/// The segments of a node's log, oldest first.
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(dir.join("log")).unwrap().flatten().map(|file| file.path());
+    let mut files: Vec<PathBuf> =
+        files.filter(|path| path.extension().is_some_and(|suffix| suffix == "seg")).collect();
+    files.sort();
+    files
+}
+
+/// The whole snapshots of a node.
+fn snapshots(dir: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(dir.join("snapshots")).unwrap().flatten();
+    files
+        .map(|file| file.path())
+        .filter(|path| path.to_string_lossy().ends_with(".snapshot"))
+        .collect()
+}
 
 /// The active segment of a stopped node: the newest file of its log that holds records.
 fn active_segment(log: &Path) -> PathBuf {

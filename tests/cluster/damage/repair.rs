@@ -1,44 +1,18 @@
 //! Members whose disks have lost what they held: found, never served, repaired from the others.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
 use quorate::domain::id::TopicId;
 use quorate::replication::Quorum;
-use quorate_storage::disk::{Disk, RealDisk};
 use quorate_storage::identity::IdentityFile;
 use quorate_storage::inspect::{Severity, verify};
 use quorate_storage::record::DURABLE_MARK_BYTES;
 use quorate_storage::segment::HEADER_BYTES;
 use quorate_storage::{Log, LogOptions, Tail};
 
+use super::{disk, segments, snapshots, written_end};
 use crate::stage::{PATIENCE, Stage, Writer, number, update};
-
-fn disk() -> Arc<dyn Disk> {
-    Arc::new(RealDisk)
-}
-
-/// The segments of a node's log, oldest first.
-fn segments(dir: &Path) -> Vec<PathBuf> {
-    let files = std::fs::read_dir(dir.join("log")).unwrap().flatten().map(|file| file.path());
-    let mut files: Vec<PathBuf> =
-        files.filter(|path| path.extension().is_some_and(|suffix| suffix == "seg")).collect();
-    files.sort();
-    files
-}
-
-fn snapshots(dir: &Path) -> Vec<PathBuf> {
-    let files = std::fs::read_dir(dir.join("snapshots")).unwrap().flatten();
-    files
-        .map(|file| file.path())
-        .filter(|path| path.to_string_lossy().ends_with(".snapshot"))
-        .collect()
-}
-
-fn written_end(bytes: &[u8]) -> usize {
-    bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1
-}
 
 /// Flips one bit of a file where it stands, as a disk does: whoever has it open reads it.
 fn flip(path: &Path, place: impl FnOnce(&[u8]) -> usize) {
