@@ -30,6 +30,9 @@ const WAITING_EVENTS_MAX: usize = 4_096;
 /// Bytes of values that wait so.
 const WAITING_BYTES_MAX: usize = 1024 * 1024;
 
+/// Topics that have ended while a bulk stream was under way; until it has come to its end no more may.
+const ENDED_MAX: usize = 65_536;
+
 /// The node broke the rules of the protocol; the connection is of no further use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Violation {
@@ -56,8 +59,33 @@ pub(super) enum Taken {
     Later(EventMessage),
     /// The initial values of this selection (0: of everything) are complete.
     Complete(u64),
-    /// The session was reset.
-    Reset,
+    /// The session was reset: what follows is as of this position.
+    Reset(Position),
+}
+
+/// How far the event stream of the connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    /// Its head has not; changes of selections that another connection did not tell to their end are
+    /// owed, or are not.
+    Headless {
+        changes_owed: bool,
+    },
+    /// Such changes are being told: until their initial values are announced, events of topics that are
+    /// not known are no news.
+    CatchingUp,
+    Flowing,
+}
+
+/// Whether the session's events are of the past that it was asked to begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Replay {
+    /// They are not, or no longer.
+    Over,
+    /// They are to be; it is not known yet up to where.
+    Begun,
+    /// They are up to here.
+    Until(Position),
 }
 
 /// The state of a session's events on the client.
@@ -73,11 +101,16 @@ pub(super) struct Deliveries {
     complete: Option<Position>,
     /// Where the session's first event stream began.
     first: Option<Position>,
-    began: bool,
+    replay: Replay,
+    stream: Stream,
+    /// Anything has been heard at all.
+    heard: bool,
     topics: HashMap<TopicId, Known>,
     /// Announced bulk streams of initial values that have not come to their end: by number, the
     /// request that they answer.
     bulks: HashMap<u64, u64>,
+    /// Where topics have ended that a bulk stream of before may still bring.
+    ended: HashMap<TopicId, Position>,
     subscriptions: BTreeMap<u64, Subscription>,
     next_subscription: u64,
     /// The position from which the session was to begin is not one that the node could go on from:
@@ -102,8 +135,7 @@ struct Subscription {
     sort: Sort,
     sender: mpsc::Sender<Vec<Event>>,
     waiting: Waiting,
-    /// Topics that a listener was told of, until it has been told of all that were there: another
-    /// node begins again.
+    /// Topics that a listener was told of, while a change is unfinished: another node begins again.
     listed: Option<BTreeSet<TopicId>>,
 }
 
@@ -142,9 +174,12 @@ impl Deliveries {
             newest_listener: None,
             complete: from,
             first: from,
-            began: false,
+            replay: if from.is_some() { Replay::Begun } else { Replay::Over },
+            stream: Stream::Headless { changes_owed: false },
+            heard: false,
             topics: HashMap::default(),
             bulks: HashMap::default(),
+            ended: HashMap::default(),
             subscriptions: BTreeMap::new(),
             next_subscription: 1,
             refused_start: None,
@@ -155,6 +190,7 @@ impl Deliveries {
     pub(super) fn refuse_start(&mut self, position: Position, reason: ResetReason) {
         self.complete = None;
         self.first = None;
+        self.replay = Replay::Over;
         self.refused_start = Some(Event::Reset { position, reason, lineage: self.lineage });
     }
 
@@ -168,6 +204,15 @@ impl Deliveries {
             Some(Begun(None)) => self.first,
         };
         (self.lineage, self.complete.min(held))
+    }
+
+    /// Events of the past are still to come: a resume has to say so.
+    pub(super) fn is_replaying(&self) -> bool {
+        match self.replay {
+            Replay::Over => false,
+            Replay::Begun => true,
+            Replay::Until(end) => self.complete < Some(end),
+        }
     }
 
     /// How far events have come, for a change of selections that is about to be sent.
@@ -222,25 +267,30 @@ impl Deliveries {
         !self.subscriptions.is_empty()
     }
 
-    /// The session goes on over a new connection, served by this node.
-    pub(super) fn reconnected(&mut self, node: &Arc<str>) {
-        self.began = false;
-        self.bulks.clear();
+    /// The session goes on over a new connection, served by this node. `changes_owed`: what belongs to
+    /// changes of selections follows once more.
+    pub(super) fn reconnected(&mut self, node: &Arc<str>, changes_owed: bool) {
+        self.stream = Stream::Headless { changes_owed };
+        self.forget_bulks();
         let position = self.newest;
         self.tell_all(&Event::Moved { position, node: Arc::clone(node) });
     }
 
     /// A local stream has all the values that its topics had when they were selected, or has heard
-    /// of all the topics that were there.
-    pub(super) fn tell_current(&mut self, numbers: &[u64]) {
+    /// of all the topics that were there. `finished`: no change is unfinished, so that no other node
+    /// begins again with what listeners were told.
+    pub(super) fn tell_current(&mut self, numbers: &[u64], finished: bool) {
         let position = self.newest;
         for number in numbers {
-            match self.subscriptions.get_mut(number) {
-                Some(Subscription { sort: Sort::Topics(_), waiting, .. }) => {
-                    waiting.push(Event::Current { position });
-                }
-                Some(subscription) => subscription.listed = None,
-                None => {}
+            if let Some(Subscription { sort: Sort::Topics(_), waiting, .. }) =
+                self.subscriptions.get_mut(number)
+            {
+                waiting.push(Event::Current { position });
+            }
+        }
+        if finished {
+            for subscription in self.subscriptions.values_mut() {
+                subscription.listed = None;
             }
         }
     }
@@ -249,9 +299,11 @@ impl Deliveries {
     pub(super) fn event(&mut self, message: EventMessage) -> Result<Taken, Violation> {
         match message {
             EventMessage::Begin { lineage, after } => {
-                if std::mem::replace(&mut self.began, true) {
-                    return Err(Violation::SecondHead);
-                }
+                self.stream = match self.stream {
+                    Stream::Headless { changes_owed: true } => Stream::CatchingUp,
+                    Stream::Headless { changes_owed: false } => Stream::Flowing,
+                    Stream::CatchingUp | Stream::Flowing => return Err(Violation::SecondHead),
+                };
                 if self.complete.is_none() {
                     self.lineage = lineage;
                     self.complete = Some(after);
@@ -260,19 +312,36 @@ impl Deliveries {
                 self.first.get_or_insert(after);
                 Ok(Taken::Done)
             }
-            EventMessage::Event { .. } if !self.began => Err(Violation::NoHead),
+            EventMessage::Event { .. } if matches!(self.stream, Stream::Headless { .. }) => {
+                Err(Violation::NoHead)
+            }
             // What is still to be introduced cannot end yet: it would come to life afterwards.
             EventMessage::Event {
                 position,
                 last,
                 event: event @ delivery::Event::Unsubscribed { topic, .. },
-            } if !self.topics.contains_key(&topic) && self.awaits_bulk() => {
+            } if self.awaits_bulk()
+                && (!self.topics.contains_key(&topic) || self.ended.len() >= ENDED_MAX) =>
+            {
                 Ok(Taken::Later(EventMessage::Event { position, last, event }))
+            }
+            // It tells what comes over this connection, wherever it stands.
+            EventMessage::Event {
+                position,
+                event: delivery::Event::Initial { request, bulk },
+                ..
+            } => {
+                self.heard = true;
+                self.stream = Stream::Flowing;
+                self.advance(position, true);
+                if bulk == 0 {
+                    return Ok(Taken::Complete(request));
+                }
+                self.bulks.insert(bulk, request);
+                Ok(Taken::Done)
             }
             EventMessage::Event { position, last, event } => {
                 let is_reset = matches!(event, delivery::Event::Reset { .. });
-                // What a change of selections brings ends with `initial`.
-                let is_marker = is_reset || matches!(event, delivery::Event::Initial { .. });
                 if !is_reset && !self.is_news(position, &event) {
                     return Ok(Taken::Done);
                 }
@@ -291,14 +360,32 @@ impl Deliveries {
                     }
                     event => self.happened(position, event)?,
                 };
-                self.newest = position;
-                self.newest_listener = listener;
-                if last || is_marker {
-                    self.complete = Some(position);
+                self.heard = true;
+                if is_reset {
+                    // It may be of another history.
+                    (self.newest, self.complete) = (position, Some(position));
                 }
+                self.advance(position, last);
+                self.newest_listener = listener;
                 Ok(taken)
             }
         }
+    }
+
+    /// Events have come to this position; `whole`: with all that stands there.
+    fn advance(&mut self, position: Position, whole: bool) {
+        if position > self.newest {
+            self.newest_listener = None;
+        }
+        self.newest = self.newest.max(position);
+        if whole {
+            self.complete = self.complete.max(Some(position));
+        }
+    }
+
+    fn forget_bulks(&mut self) {
+        self.bulks.clear();
+        self.ended.clear();
     }
 
     /// A bulk stream of initial values that has been announced is still to come, or to end.
@@ -352,6 +439,9 @@ impl Deliveries {
             }
             delivery::Event::Unsubscribed { topic, reason } => {
                 if let Some(known) = self.topics.remove(&topic) {
+                    if self.awaits_bulk() {
+                        self.ended.insert(topic, position);
+                    }
                     let topic = known.topic;
                     let event = Event::Unsubscribed { position, topic, reason };
                     tell(&mut self.subscriptions, &known.routes, event);
@@ -372,22 +462,25 @@ impl Deliveries {
             delivery::Event::Reset { reason, lineage } => {
                 self.lineage = lineage;
                 self.first = Some(position);
+                self.replay = Replay::Over;
+                self.stream = Stream::Flowing;
+                if reason == ResetReason::Asked && !self.heard {
+                    // There is nothing that could no longer hold.
+                    return Ok(Taken::Reset(position));
+                }
                 self.refused_start = None;
                 self.topics.clear();
-                self.bulks.clear();
+                self.forget_bulks();
                 for subscription in self.subscriptions.values_mut() {
                     if let Sort::Listener = subscription.sort {
                         subscription.listed = Some(BTreeSet::new());
                     }
                 }
                 self.tell_all(&Event::Reset { position, reason, lineage });
-                return Ok(Taken::Reset);
+                return Ok(Taken::Reset(position));
             }
-            delivery::Event::Progress => {}
-            delivery::Event::Initial { request, bulk: 0 } => return Ok(Taken::Complete(request)),
-            delivery::Event::Initial { request, bulk } => {
-                self.bulks.insert(bulk, request);
-            }
+            // The latter is taken where it comes in.
+            delivery::Event::Progress | delivery::Event::Initial { .. } => {}
             delivery::Event::Lagged { skipped } => {
                 self.tell_all(&Event::Lagged { position, skipped });
             }
@@ -403,7 +496,12 @@ impl Deliveries {
         value: Option<Bytes>,
     ) -> Result<Result<(), Option<Bytes>>, Violation> {
         let Some(known) = self.topics.get_mut(&topic) else {
-            return if self.awaits_bulk() { Ok(Err(value)) } else { Err(Violation::UnknownTopic) };
+            return match value {
+                // Its value comes with the initial ones.
+                _ if self.stream == Stream::CatchingUp => Ok(Ok(())),
+                value if self.awaits_bulk() => Ok(Err(value)),
+                _ => Err(Violation::UnknownTopic),
+            };
         };
         if position.index <= known.version {
             return Ok(Ok(()));
@@ -439,7 +537,8 @@ impl Deliveries {
             }
             BulkMessage::Item { version, topic, specification, path, value } => {
                 // The event stream is ahead of the bulk for a topic that is known.
-                if !self.topics.contains_key(&topic) {
+                let has_ended = self.ended.get(&topic).is_some_and(|end| *end > as_of);
+                if !self.topics.contains_key(&topic) && !has_ended {
                     let set = Position { index: version, ordinal: 0 };
                     let position = if value.is_some() { set } else { as_of };
                     let topic = describe(topic, specification, path);
@@ -448,7 +547,15 @@ impl Deliveries {
                 Ok(Taken::Done)
             }
             BulkMessage::End { .. } => Ok(match self.bulks.remove(&bulk) {
-                Some(request) => Taken::Complete(request),
+                Some(request) => {
+                    if self.bulks.is_empty() {
+                        self.ended.clear();
+                    }
+                    if self.is_replaying() {
+                        self.replay = Replay::Until(as_of);
+                    }
+                    Taken::Complete(request)
+                }
                 None => Taken::Done,
             }),
             BulkMessage::Begin(_) | BulkMessage::Row(_) => Err(Violation::Bulk),
@@ -739,6 +846,66 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_that_ended_does_not_come_back_by_a_bulk_stream_of_before() {
+        let mut deliveries = begun();
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        event(&mut deliveries, 2, subscribed(1, "a"));
+        event(&mut deliveries, 3, Wire::Initial { request: 7, bulk: 1 });
+        let reason = UnsubscribeReason::Requested;
+        event(&mut deliveries, 4, Wire::Unsubscribed { topic: TopicId(1), reason });
+        assert_eq!(deliveries.bulk(1, at(3), item(2, 1, "a", "old")), Ok(Taken::Done));
+        // One of later may.
+        event(&mut deliveries, 5, Wire::Initial { request: 8, bulk: 2 });
+        assert_eq!(deliveries.bulk(2, at(5), item(5, 1, "a", "new")), Ok(Taken::Done));
+        assert_eq!(deliveries.bulk(1, at(3), END), Ok(Taken::Complete(7)));
+        assert_eq!(deliveries.bulk(2, at(5), END), Ok(Taken::Complete(8)));
+        assert!(deliveries.ended.is_empty());
+        assert_eq!(heard(&mut deliveries, &mut all), "+a -a +a a:new@5");
+    }
+
+    #[test]
+    fn what_a_resume_has_not_introduced_yet_is_no_news() {
+        let mut deliveries = begun();
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        event(&mut deliveries, 2, subscribed(1, "a"));
+        deliveries.reconnected(&"n2".into(), true);
+        deliveries.event(EventMessage::Begin { lineage: LINEAGE, after: at(2) }).unwrap();
+        event(&mut deliveries, 3, value(2, "not known yet"));
+        event(&mut deliveries, 4, value(1, "x"));
+        event(&mut deliveries, 5, Wire::Initial { request: 0, bulk: 1 });
+        deliveries.bulk(1, at(5), item(3, 2, "b", "y")).unwrap();
+        assert_eq!(deliveries.bulk(1, at(5), END), Ok(Taken::Complete(0)));
+        assert_eq!(heard(&mut deliveries, &mut all), "+a moved to n2 a=x@4 +b b:y@3");
+        let unknown = EventMessage::Event { position: at(6), last: true, event: value(3, "z") };
+        assert_eq!(deliveries.event(unknown), Err(Violation::UnknownTopic));
+    }
+
+    #[test]
+    fn a_reset_before_anything_was_heard_is_not_told() {
+        let mut deliveries = Deliveries::new(true, LINEAGE, None);
+        let (_, mut all) = stream(&mut deliveries, "?.*//");
+        deliveries.reconnected(&"n2".into(), false);
+        deliveries.event(EventMessage::Begin { lineage: LINEAGE, after: at(5) }).unwrap();
+        let reset = Wire::Reset { reason: ResetReason::Asked, lineage: LINEAGE };
+        assert_eq!(event(&mut deliveries, 5, reset.clone()), Taken::Reset(at(5)));
+        event(&mut deliveries, 6, reset);
+        assert_eq!(heard(&mut deliveries, &mut all), "moved to n2 reset");
+    }
+
+    #[test]
+    fn a_replay_goes_on_as_one_until_it_has_come_to_its_end() {
+        let mut deliveries = Deliveries::new(true, LINEAGE, Some(at(2)));
+        assert!(deliveries.is_replaying());
+        deliveries.event(EventMessage::Begin { lineage: LINEAGE, after: at(2) }).unwrap();
+        event(&mut deliveries, 2, Wire::Initial { request: 1, bulk: 1 });
+        assert_eq!(deliveries.bulk(1, at(9), END), Ok(Taken::Complete(1)));
+        event(&mut deliveries, 8, Wire::Progress);
+        assert!(deliveries.is_replaying());
+        event(&mut deliveries, 9, Wire::Progress);
+        assert!(!deliveries.is_replaying());
+    }
+
+    #[test]
     fn what_is_in_the_initial_value_is_not_delivered_again() {
         let mut deliveries = begun();
         let (_, mut all) = stream(&mut deliveries, "?.*//");
@@ -764,7 +931,7 @@ mod tests {
         let first = |event| EventMessage::Event { position: at(3), last: false, event };
         deliveries.event(first(value(1, "x"))).unwrap();
         assert_eq!(deliveries.resume_position(None), (LINEAGE, Some(at(2))));
-        deliveries.reconnected(&"n2".into());
+        deliveries.reconnected(&"n2".into(), false);
         deliveries.event(EventMessage::Begin { lineage: LINEAGE, after: at(2) }).unwrap();
         deliveries.event(first(value(1, "x"))).unwrap();
         let second = Position { ordinal: 1, ..at(3) };
@@ -781,14 +948,14 @@ mod tests {
         let (number, mut all) = stream(&mut deliveries, "?.*//");
         event(&mut deliveries, 8, subscribed(1, "a"));
         event(&mut deliveries, 9, value(1, "x"));
-        deliveries.reconnected(&"n2".into());
+        deliveries.reconnected(&"n2".into(), false);
         deliveries.event(EventMessage::Begin { lineage: LINEAGE, after: at(5) }).unwrap();
         let reset = Wire::Reset { reason: ResetReason::OtherLineage, lineage: Lineage(10) };
-        assert_eq!(event(&mut deliveries, 5, reset), Taken::Reset);
+        assert_eq!(event(&mut deliveries, 5, reset), Taken::Reset(at(5)));
         event(&mut deliveries, 5, Wire::Initial { request: 0, bulk: 1 });
         deliveries.bulk(1, at(2), item(4, 1, "a", "w")).unwrap();
         assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(0)));
-        deliveries.tell_current(&[number]);
+        deliveries.tell_current(&[number], true);
         event(&mut deliveries, 6, value(1, "v"));
         assert_eq!(
             heard(&mut deliveries, &mut all),

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::deliveries::Begun;
 use super::error::{RequestError, SessionEnded};
 use super::pending::{Answered, Completions, Detail, Waiter};
-use crate::domain::id::Index;
+use crate::domain::id::{Index, Position};
 use crate::protocol::delivery::BulkMessage;
 use crate::protocol::frame::LENGTH_BYTES;
 use crate::protocol::read::{Answer, Level, Query, Read, ReadReply, Row};
@@ -108,8 +108,19 @@ struct Selects {
     open: BTreeMap<u64, OpenSelect>,
     /// The node owes all that is new, after a resume or a reset.
     all_owed: bool,
-    /// The node has started over and has not told everything yet.
-    reset: bool,
+    starting_over: StartingOver,
+}
+
+/// What is known of a start over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum StartingOver {
+    /// There is none.
+    #[default]
+    No,
+    /// The welcome has said that there is one, if anything is selected at all.
+    Expected,
+    /// The node has not told everything yet.
+    Begun,
 }
 
 #[derive(Debug)]
@@ -118,7 +129,8 @@ struct OpenSelect {
     subscription: u64,
     /// How far events had come when it was sent.
     begun: Begun,
-    answered: bool,
+    /// Where it was applied.
+    answered: Option<Index>,
     delivered: bool,
     /// Its values come with those of everything.
     covered: bool,
@@ -167,7 +179,7 @@ impl Outbox {
     /// This command changes what the session hears of, on behalf of a local stream of events or of
     /// none (0); events had come so far.
     pub(super) fn is_select(&mut self, request: u64, subscription: u64, begun: Begun) {
-        let (answered, delivered, covered) = (false, false, false);
+        let (answered, delivered, covered) = (None, false, false);
         let select = OpenSelect { subscription, begun, answered, delivered, covered };
         self.selects.open.insert(request, select);
     }
@@ -319,7 +331,7 @@ impl Outbox {
         for (request, select) in &mut self.selects.open {
             select.covered = initial_owed && *request <= last_request;
         }
-        self.selects.all_owed = initial_owed;
+        self.selects.all_owed = self.selects.open.values().any(|select| select.covered);
     }
 
     /// The node did not take this request and all above it.
@@ -401,7 +413,7 @@ impl Outbox {
         let weight = slot.weight;
         let waiter = slot.waiter.take();
         if !self.selects.open.is_empty() {
-            self.selects.answered(request, outcome.is_ok());
+            self.selects.answered(request, outcome.as_ref().ok().map(|answered| answered.index));
         }
         if let Some(waiter) = waiter {
             completions.push(waiter, request, outcome);
@@ -458,7 +470,8 @@ impl Outbox {
 
     /// Initial values or notices are still owed: a resume has to say so.
     pub(super) fn initial_missing(&self) -> bool {
-        self.selects.all_owed || !self.selects.open.is_empty()
+        let Selects { open, all_owed, starting_over } = &self.selects;
+        *all_owed || *starting_over == StartingOver::Begun || !open.is_empty()
     }
 
     /// How far events had come before the oldest change of selections that is not told to its end.
@@ -468,15 +481,20 @@ impl Outbox {
 
     /// The session was reset and has not been told everything yet: what it knows is no base.
     pub(super) fn is_resetting(&self) -> bool {
-        self.selects.reset
+        self.selects.starting_over != StartingOver::No
     }
 
-    /// The node owes initial values of everything: it has reset the session.
-    pub(super) fn reset(&mut self) {
+    /// The welcome says that the session is to be reset: until that has come, what it knows is no base.
+    pub(super) fn expect_reset(&mut self) {
+        self.selects.starting_over = StartingOver::Expected;
+    }
+
+    /// The node owes initial values of everything as of this position: it has reset the session.
+    pub(super) fn reset(&mut self, position: Position) {
         self.selects.all_owed = true;
-        self.selects.reset = true;
+        self.selects.starting_over = StartingOver::Begun;
         for select in self.selects.open.values_mut() {
-            select.covered |= select.answered;
+            select.covered |= select.answered.is_some_and(|index| index <= position.index);
             // Positions before the reset may be of another history.
             select.begun = Begun::default();
         }
@@ -512,12 +530,11 @@ impl Outbox {
 }
 
 impl Selects {
-    fn answered(&mut self, request: u64, done: bool) {
-        if !done {
-            self.open.remove(&request);
-        } else if let Some(select) = self.open.get_mut(&request) {
-            select.answered = true;
-            if select.delivered {
+    /// No index: it was refused.
+    fn answered(&mut self, request: u64, index: Option<Index>) {
+        if let Some(select) = self.open.get_mut(&request) {
+            select.answered = index;
+            if index.is_none() || select.delivered {
                 self.open.remove(&request);
             }
         }
@@ -526,7 +543,9 @@ impl Selects {
     fn delivered(&mut self, request: u64) -> Vec<u64> {
         if request == 0 {
             self.all_owed = false;
-            self.reset = false;
+        }
+        if request == 0 || self.starting_over == StartingOver::Expected {
+            self.starting_over = StartingOver::No;
         }
         let mut ready = Vec::new();
         self.open.retain(|number, select| {
@@ -537,7 +556,7 @@ impl Selects {
                 if !std::mem::replace(&mut select.delivered, true) {
                     ready.push(select.subscription);
                 }
-                return !select.answered;
+                return select.answered.is_none();
             }
             true
         });
@@ -783,5 +802,29 @@ mod tests {
         acknowledge(&mut outbox, &run(3, 1));
         assert_eq!(outbox.initial_delivered(3), [30]);
         assert!(!outbox.initial_missing());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_over_covers_what_was_applied_before_it() {
+        let mut outbox = Outbox::new();
+        let _answers: Vec<Answers> = (0..2).map(|_| send(&mut outbox)).collect();
+        outbox.is_select(1, 10, Begun::default());
+        outbox.is_select(2, 20, Begun::default());
+        outbox.reconnected(0, true, now().await);
+        outbox.expect_reset();
+        assert!(outbox.is_resetting(), "until it has come there is no base to go on from");
+        acknowledge(&mut outbox, &run(1, 2));
+        // The answers are ahead of the events: the second was applied after the start over.
+        outbox.reset(Position { index: Index(101), ordinal: u32::MAX });
+        assert_eq!(outbox.initial_delivered(0), [10]);
+        assert!(!outbox.is_resetting());
+        assert_eq!(outbox.initial_delivered(2), [20]);
+        // One that is not followed by a reset, since nothing is selected, ends with the next selection.
+        let _answer = send(&mut outbox);
+        outbox.reconnected(2, true, now().await);
+        outbox.expect_reset();
+        outbox.is_select(3, 30, Begun::default());
+        assert_eq!(outbox.initial_delivered(3), [30]);
+        assert!(!outbox.is_resetting());
     }
 }

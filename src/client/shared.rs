@@ -124,6 +124,18 @@ pub(super) struct Shared {
     /// The client is to end.
     pub(super) stop: watch::Sender<bool>,
     pub(super) counters: Counters,
+    /// A hello has told another node how far the session has come.
+    moving: watch::Sender<bool>,
+}
+
+/// While it lives, nothing is taken from and nothing numbered is sent over the connection that stands.
+#[derive(Debug)]
+pub(super) struct Stillness<'a>(&'a watch::Sender<bool>);
+
+impl Drop for Stillness<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -163,6 +175,7 @@ impl Shared {
             state: watch::Sender::new(ConnectionState::Connected { node: Arc::clone(&facts.node) }),
             stop: watch::Sender::new(false),
             counters: Counters::default(),
+            moving: watch::Sender::new(false),
             facts: Mutex::new(facts),
             clock: Clock::system(),
             config,
@@ -179,6 +192,20 @@ impl Shared {
 
     pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
         lock(&self.facts)
+    }
+
+    /// Keeps what the session has been told as it is.
+    pub(super) fn hold_still(&self) -> Stillness<'_> {
+        self.moving.send_replace(true);
+        Stillness(&self.moving)
+    }
+
+    /// Waits while the session holds still.
+    pub(super) async fn not_still(&self) {
+        if *self.moving.borrow() {
+            // The sender lives as long as this.
+            let _ = self.moving.subscribe().wait_for(|moving| !moving).await;
+        }
     }
 
     pub(super) fn statistics(&self) -> Statistics {

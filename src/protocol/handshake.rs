@@ -123,12 +123,16 @@ pub struct Resume {
     /// Every event up to and including this position has arrived; none asks for a reset.
     #[n(3)]
     pub position: Option<Position>,
-    /// Initial values had not all arrived: send those of everything subscribed once more.
+    /// Not all has arrived that belongs to changes of the session's selections and listeners; the
+    /// position is from before the oldest of them was asked for.
     #[cbor(n(4), default)]
     pub initial_missing: bool,
     /// The highest index that the client was told of; a local read is at least as new.
     #[n(5)]
     pub seen: Option<Index>,
+    /// The session's events started at a past position and have not come to where it was opened.
+    #[cbor(n(6), default)]
+    pub replaying: bool,
 }
 
 impl fmt::Debug for Resume {
@@ -139,6 +143,7 @@ impl fmt::Debug for Resume {
             .field("lineage", &self.lineage)
             .field("position", &self.position)
             .field("initial_missing", &self.initial_missing)
+            .field("replaying", &self.replaying)
             .finish_non_exhaustive()
     }
 }

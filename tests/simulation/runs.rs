@@ -277,14 +277,8 @@ fn count(debug: u64, release: u64) -> u64 {
 #[test]
 fn seeds() {
     let first = number_from("QUORATE_FIRST").unwrap_or(1);
-    let count = number_from("QUORATE_SEEDS").unwrap_or_else(|| count(4, 300));
-    // What is known and not mended yet is said, and does not hide what is new.
-    let known = listed(include_str!("open.txt"));
-    let (open, seeds): (Vec<u64>, Vec<u64>) =
-        (first..first + count).partition(|seed| known.contains(seed));
-    if !open.is_empty() {
-        println!("known violations, not mended yet, left out: seeds {open:?}");
-    }
+    let count = number_from("QUORATE_SEEDS").unwrap_or_else(|| count(2, 300));
+    let seeds: Vec<u64> = (first..first + count).collect();
     let failed = run_all(&seeds, false);
     assert!(failed.is_empty(), "seeds that failed: {failed:?}");
 }
@@ -300,7 +294,7 @@ fn listed(text: &str) -> Vec<u64> {
 
 #[test]
 fn two_runs_of_a_seed_are_identical() {
-    let seeds: Vec<u64> = (1_000_001..1_000_001 + count(2, 20)).collect();
+    let seeds: Vec<u64> = (1_000_001..1_000_001 + count(1, 20)).collect();
     let failed = run_all(&seeds, true);
     assert!(failed.is_empty(), "seeds that failed: {failed:?}");
 }
@@ -308,7 +302,7 @@ fn two_runs_of_a_seed_are_identical() {
 #[test]
 fn regressions() {
     let mut seeds = listed(include_str!("regressions.txt"));
-    seeds.truncate(count(3, 1_000) as usize);
+    seeds.truncate(count(2, 1_000) as usize);
     let failed = run_all(&seeds, false);
     assert!(failed.is_empty(), "seeds that failed: {failed:?}");
 }

@@ -59,6 +59,7 @@ async fn a_resumed_session_takes_its_place_and_goes_on_with_its_numbers() {
         position: None,
         initial_missing: false,
         seen: None,
+        replaying: false,
     });
     let resumed = second.welcome(&hello).await;
     assert_eq!((resumed.session, resumed.epoch), (welcome.session, 2));
@@ -164,6 +165,7 @@ async fn a_session_that_is_cut_again_and_again_hears_every_event_once() {
                 position: complete,
                 initial_missing: false,
                 seen: None,
+                replaying: false,
             });
             welcome = raw.welcome(&hello).await;
             let position = complete.unwrap();
@@ -192,6 +194,7 @@ async fn a_goodbye_ends_the_session() {
         position: None,
         initial_missing: false,
         seen: None,
+        replaying: false,
     });
     // The word of the end travels through the log.
     loop {

@@ -80,6 +80,7 @@ pub(in crate::client) async fn deliver(
             Some((source, receiver, result)) = streams.arriving.next() => {
                 let Ok(Some(frame)) = result else { return End::Lost };
                 heard.now(shared.clock.now());
+                shared.not_still().await;
                 if let Err(end) = streams.turn(source, receiver, frame) {
                     return end;
                 }
@@ -252,10 +253,13 @@ fn take_event(
 fn settle(shared: &Shared, deliveries: &mut Deliveries, taken: &Taken) {
     match taken {
         Taken::Complete(request) => {
-            let current = shared.outbox().initial_delivered(*request);
-            deliveries.tell_current(&current);
+            let mut outbox = shared.outbox();
+            let current = outbox.initial_delivered(*request);
+            let finished = !outbox.initial_missing();
+            drop(outbox);
+            deliveries.tell_current(&current, finished);
         }
-        Taken::Reset => shared.outbox().reset(),
+        Taken::Reset(position) => shared.outbox().reset(*position),
         Taken::Done | Taken::Later(_) => {}
     }
 }

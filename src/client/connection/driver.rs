@@ -30,7 +30,18 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 pub(in crate::client) struct Welcomed {
     pub(in crate::client) link: Link,
     shown: Option<[u8; SECRET_BYTES]>,
-    initial_missing: bool,
+    owed: Owed,
+}
+
+/// What a resume said that had not been told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owed {
+    /// Nothing; or it was no resume.
+    Nothing,
+    /// Changes of what the session hears of.
+    Changes,
+    /// Events of the past that the session began with.
+    Replay,
 }
 
 /// What a hello is for.
@@ -119,7 +130,7 @@ impl Drop for Guard {
 
 /// Makes a welcome the session's connection.
 fn adopt(shared: &Shared, welcomed: Welcomed) -> Link {
-    let Welcomed { link, shown, initial_missing } = welcomed;
+    let Welcomed { link, shown, owed } = welcomed;
     let welcome = &link.welcome;
     let node: Arc<str> = welcome.node.as_str().into();
     {
@@ -127,9 +138,16 @@ fn adopt(shared: &Shared, welcomed: Welcomed) -> Link {
         let shown = shown.unwrap_or(welcome.secret);
         facts.renew(welcome, shown);
     }
-    let owed = initial_missing || matches!(welcome.verdict, Verdict::Reset { .. });
-    shared.deliveries().reconnected(&node);
-    shared.outbox().reconnected(welcome.last_request, owed, shared.clock.now());
+    let is_reset = matches!(welcome.verdict, Verdict::Reset { .. });
+    shared.deliveries().reconnected(&node, owed == Owed::Changes && !is_reset);
+    let owed = owed != Owed::Nothing || is_reset;
+    {
+        let mut outbox = shared.outbox();
+        outbox.reconnected(welcome.last_request, owed, shared.clock.now());
+        if is_reset {
+            outbox.expect_reset();
+        }
+    }
     shared.counters.reconnects.fetch_add(1, Ordering::Relaxed);
     shared.state.send_replace(ConnectionState::Connected { node });
     link
@@ -241,14 +259,22 @@ async fn greet(
     config: &ClientConfig,
     purpose: &Purpose<'_>,
 ) -> Result<Welcomed, AttemptFailed> {
-    let resume = match purpose {
-        Purpose::Open => None,
-        Purpose::Resume(shared) => Some(resume(shared)),
+    let (resume, _still) = match purpose {
+        Purpose::Open => (None, None),
+        Purpose::Resume(shared) => {
+            // What the hello says stays true until the welcome, whatever the old connection brings.
+            let still = shared.hold_still();
+            (Some(resume(shared)), Some(still))
+        }
     };
     let shown = resume.as_ref().map(|resume| resume.secret);
-    let initial_missing = resume.as_ref().is_some_and(|resume| resume.initial_missing);
+    let owed = match &resume {
+        Some(Resume { replaying: true, .. }) => Owed::Replay,
+        Some(Resume { initial_missing: true, .. }) => Owed::Changes,
+        _ => Owed::Nothing,
+    };
     let link = reached.greet(config, resume).await?;
-    Ok(Welcomed { link, shown, initial_missing })
+    Ok(Welcomed { link, shown, owed })
 }
 
 fn resume(shared: &Shared) -> Resume {
@@ -260,11 +286,13 @@ fn resume(shared: &Shared) -> Resume {
     };
     let (lineage, position) = deliveries.resume_position(unfinished);
     let position = position.filter(|_| !resetting);
+    let replaying = position.is_some() && deliveries.is_replaying();
     let seen = seen.max(deliveries.newest());
     drop(deliveries);
     let facts = shared.facts();
     let [secret, _] = facts.secrets;
-    Resume { session: facts.session, secret, lineage, position, initial_missing, seen: Some(seen) }
+    let (session, seen) = (facts.session, Some(seen));
+    Resume { session, secret, lineage, position, initial_missing, seen, replaying }
 }
 
 /// A refusal that ends the session whoever is asked next.

@@ -216,6 +216,7 @@ async fn write(
     let unanswered = thresholds.unanswered.max(slow);
     let mut watcher = Watcher::new(Thresholds { unanswered, ..thresholds });
     loop {
+        shared.not_still().await;
         clean_up(shared);
         let now = shared.clock.now();
         let taken = shared.outbox().take(now);

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::domain::effect::TopicInfo;
 use crate::domain::id::{Index, Position};
 use crate::domain::machine::Machine;
 use crate::domain::topic::record::Topic;
@@ -18,51 +17,33 @@ use crate::protocol::delivery::{BulkMessage, put_item};
 #[derive(Debug)]
 pub(in crate::gateway) struct InitialValues {
     walk: TopicWalk,
-    before: Option<Arc<Interest>>,
+    /// What all of these wanted has been told of; nothing if there are none.
+    before: Vec<Arc<Interest>>,
     after: Arc<Interest>,
-    /// Values set after this come, or have come, on the event stream.
-    values_until: Option<Position>,
-    told: Told,
+    /// Values come on the event stream.
+    without_values: bool,
+    /// Topics that were added after this are told of on the event stream.
+    added_until: Option<Position>,
     class: Priority,
     low_seen: bool,
     count: u64,
     ended: bool,
 }
 
-/// What a session that goes on from a past position is told of on its event stream: from each of
-/// these positions on, what this interest wants.
-#[derive(Debug, Clone, Default)]
-pub(in crate::gateway) struct Told(Vec<(Position, Arc<Interest>)>);
-
-impl Told {
-    /// By rising positions.
-    #[must_use]
-    pub(in crate::gateway) fn new(stages: Vec<(Position, Arc<Interest>)>) -> Self {
-        Self(stages)
-    }
-
-    /// The topic's addition is among the events.
-    fn tells(&self, topic: &TopicInfo) -> bool {
-        let added = Position { index: topic.added, ordinal: 0 };
-        let stage = self.0.iter().rev().find(|(from, _)| *from < added);
-        stage.is_some_and(|(_, interest)| interest.wants(topic))
-    }
-}
-
 impl InitialValues {
-    /// Everything in `view` that `after` wants and `before` did not.
+    /// Everything in `view` that `after` wants and not all of `before` did.
     #[must_use]
     pub(in crate::gateway) fn new(
         view: Machine,
-        before: Option<Arc<Interest>>,
+        before: Vec<Arc<Interest>>,
         after: Arc<Interest>,
     ) -> Self {
         Self {
             walk: TopicWalk::new(view, after.ranges()),
             before,
             after,
-            values_until: None,
-            told: Told::default(),
+            without_values: false,
+            added_until: None,
             class: Priority::High,
             low_seen: false,
             count: 0,
@@ -70,22 +51,22 @@ impl InitialValues {
         }
     }
 
-    /// Leaves out the values that were set after `position`: their events follow on the event
-    /// stream.
+    /// Leaves out the values: their events come on the event stream.
     #[must_use]
-    pub(in crate::gateway) fn with_values_until(self, position: Position) -> Self {
-        Self { values_until: Some(position), ..self }
+    pub(in crate::gateway) fn without_values(self) -> Self {
+        Self { without_values: true, ..self }
     }
 
-    /// Leaves out the topics whose additions are told of on the event stream.
+    /// Leaves out the topics that were added after `position`: the event stream tells of them.
     #[must_use]
-    pub(in crate::gateway) fn without_told(self, told: Told) -> Self {
-        Self { told, ..self }
+    pub(in crate::gateway) fn added_until(self, position: Position) -> Self {
+        Self { added_until: Some(position), ..self }
     }
 
     /// Appends the next items, and the end after the last; true when the end has been appended.
     pub(in crate::gateway) fn write(&mut self, outgoing: &mut Outgoing) -> bool {
-        let Self { walk, before, after, values_until, told, class, low_seen, count, ended } = self;
+        let Self { walk, before, after, without_values, added_until, .. } = self;
+        let Self { class, low_seen, count, ended, .. } = self;
         if *ended {
             return true;
         }
@@ -93,13 +74,13 @@ impl InitialValues {
             let info = topic.info();
             let priority = info.specification.priority();
             *low_seen |= priority == Priority::Low;
-            let new = priority == *class
-                && after.wants(info)
-                && !told.tells(info)
-                && !before.as_ref().is_some_and(|before| before.wants(info));
+            let is_known = !before.is_empty() && before.iter().all(|before| before.wants(info));
+            let added = Position { index: info.added, ordinal: 0 };
+            let is_told = added_until.is_some_and(|until| added > until);
+            let new = priority == *class && after.wants(info) && !is_known && !is_told;
             if new {
                 *count += 1;
-                put_topic(topic, *values_until, outgoing);
+                put_topic(topic, *without_values, outgoing);
             }
             !outgoing.is_full()
         });
@@ -123,10 +104,9 @@ impl InitialValues {
     }
 }
 
-fn put_topic(topic: &Topic, values_until: Option<Position>, outgoing: &mut Outgoing) {
+fn put_topic(topic: &Topic, without_value: bool, outgoing: &mut Outgoing) {
     let info = topic.info();
-    let here = values_until.is_none_or(|until| topic.version() <= until.index);
-    let value = topic.value().filter(|_| here);
+    let value = topic.value().filter(|_| !without_value);
     let version = value.map_or(Index(0), |_| topic.version());
     let specification = wire_specification(&info.specification);
     outgoing.write(|buffer| {

@@ -20,6 +20,8 @@ pub struct Interest {
     listeners: Vec<Listener>,
     /// Selected, but unsubscribed since the session was too slow (conflation `unsubscribe`).
     except: BTreeSet<TopicId>,
+    /// Selected at other times that the session may still hear of.
+    also: Vec<Arc<Selections>>,
 }
 
 /// A topic notification listener and what it listens to.
@@ -35,8 +37,23 @@ impl Interest {
     /// The interest of a session with these selections and listeners.
     #[must_use]
     pub fn new(selections: Arc<Selections>, listeners: Vec<Listener>) -> Self {
-        let interest = Self { key: String::new(), selections, listeners, except: BTreeSet::new() };
+        let interest = Self { selections, listeners, ..Self::default() };
         Self { key: interest.text(), ..interest }
+    }
+
+    /// The same and the topics of these.
+    #[must_use]
+    pub fn or<'a>(&self, others: impl IntoIterator<Item = &'a Arc<Self>>) -> Self {
+        let mut wider = self.clone();
+        for other in others {
+            for selections in std::iter::once(&other.selections).chain(&other.also) {
+                if *selections != wider.selections && !wider.also.contains(selections) {
+                    wider.also.push(Arc::clone(selections));
+                }
+            }
+        }
+        wider.key = wider.text();
+        wider
     }
 
     /// The same without these topics.
@@ -72,19 +89,26 @@ impl Interest {
     /// The session hears of nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.selections.is_empty() && self.listeners.is_empty()
+        self.selected().all(|selections| selections.is_empty()) && self.listeners.is_empty()
+    }
+
+    fn selected(&self) -> impl Iterator<Item = &Selections> {
+        std::iter::once(&self.selections).chain(&self.also).map(AsRef::as_ref)
     }
 
     /// Both select the same topics.
     #[must_use]
     pub fn selects_as(&self, other: &Self) -> bool {
-        self.selections == other.selections && self.except == other.except
+        self.selections == other.selections
+            && self.except == other.except
+            && self.also == other.also
     }
 
     /// The session is subscribed to this topic.
     #[must_use]
     pub fn wants(&self, topic: &TopicInfo) -> bool {
-        self.selections.matches(&topic.path) && !self.except.contains(&topic.id)
+        self.selected().any(|selections| selections.matches(&topic.path))
+            && !self.except.contains(&topic.id)
     }
 
     /// The listeners, in the order of their identifiers.
@@ -108,7 +132,7 @@ impl Interest {
     /// Literal paths that all selected topics are at or below; the empty text is the whole tree.
     #[must_use]
     pub fn prefixes(&self) -> BTreeSet<&str> {
-        let entries = self.selections.scopes().flat_map(|(_, entries)| entries);
+        let entries = self.selected().flat_map(Selections::scopes).flat_map(|(_, entries)| entries);
         entries
             .filter(|entry| entry.select)
             .map(|entry| entry.selector.prefix().map_or("", TopicPath::as_str))
@@ -118,7 +142,7 @@ impl Interest {
     /// Disjoint stretches of the path order, in that order, that hold all selected topics.
     #[must_use]
     pub fn ranges(&self) -> Vec<PathRange> {
-        selected_ranges(&self.selections)
+        PathRange::merged(self.selected().flat_map(selected_ranges).collect())
     }
 
     fn text(&self) -> String {
@@ -131,6 +155,10 @@ impl Interest {
         }
         for topic in &self.except {
             let _ = write!(text, "!{topic}");
+        }
+        for selections in &self.also {
+            text.push('&');
+            put_selections(&mut text, selections);
         }
         text
     }

@@ -29,8 +29,6 @@ pub(in crate::gateway) struct JournalCursor {
     /// Topics that were announced before their first event.
     announced: BTreeSet<TopicId>,
     announce_until: Option<Position>,
-    /// Announces every topic, and not only those that are gone.
-    announces_all: bool,
 }
 
 /// How far one read has come.
@@ -50,13 +48,6 @@ impl JournalCursor {
     #[must_use]
     pub(in crate::gateway) fn replaying_until(position: Position) -> Self {
         Self { announce_until: Some(position), ..Self::default() }
-    }
-
-    /// A reader for a session that may know none of its topics yet: until `position` it announces
-    /// each before its first value. Its client passes over what it knows.
-    #[must_use]
-    pub(in crate::gateway) fn announcing_until(position: Position) -> Self {
-        Self { announce_until: Some(position), announces_all: true, ..Self::default() }
     }
 
     /// The session is live: nothing is remembered for it any more.
@@ -162,8 +153,7 @@ impl JournalCursor {
             // What is announced twice is passed over.
             self.announced.clear();
         }
-        let unknown = self.announces_all || view.topic(topic.id).is_none();
-        if unknown && self.announced.insert(topic.id) {
+        if view.topic(topic.id).is_none() && self.announced.insert(topic.id) {
             outgoing.write(|buffer| put_subscribed(buffer, event.position, false, topic));
         }
     }

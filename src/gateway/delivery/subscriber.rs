@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::domain::id::{Index, Position, SessionId};
 use crate::domain::machine::Machine;
 use crate::gateway::delivery::bulk_stream;
-use crate::gateway::delivery::initial_values::{InitialValues, Told};
+use crate::gateway::delivery::initial_values::InitialValues;
 use crate::gateway::delivery::interest::Interest;
 use crate::gateway::delivery::journal_cursor::JournalCursor;
 use crate::gateway::delivery::turn::Turn;
@@ -34,8 +34,8 @@ pub(in crate::gateway) struct Subscriber {
     bulks: AtomicU64,
     /// The newest change that was followed: in which state, and what was heard of before.
     followed: Mutex<Option<(u64, Arc<Interest>)>>,
-    /// The client may not know topics that have events up to here.
-    announce_until: Option<Position>,
+    /// The client hears of the past up to here.
+    replays_until: Option<Position>,
 }
 
 /// A bulk stream that is to be sent.
@@ -55,17 +55,18 @@ pub(in crate::gateway) enum Beginning {
     /// With its first selection, by the events after this position.
     Past(Position),
     /// After this position, with what the session has selected already.
-    Continuous {
-        /// The client has heard of everything up to here.
-        position: Position,
-        /// Not all had arrived that belongs to the newest changes of what it has selected.
-        initial_missing: bool,
-        /// What it has selected since: the entries of the changes, and what it heard of before each.
-        changes: Vec<(u64, Arc<Interest>)>,
-    },
+    Continuous(Position),
+    /// The same, and not all had arrived that belongs to the changes since the position.
+    Unfinished(Position, Changes),
+    /// The same, and the session has not come to the end of the past that it began with.
+    Replaying(Position, Changes),
     /// With current values: what the client has heard of before does not hold.
     Reset(ResetReason),
 }
+
+/// Changes of what a session has selected since some position: the entry of each, and what the
+/// session heard of before it.
+pub(in crate::gateway) type Changes = Vec<(u64, Arc<Interest>)>;
 
 impl Subscriber {
     /// The subscriptions of a session that has just been attached. Events flow once a writer runs.
@@ -80,20 +81,19 @@ impl Subscriber {
         let slow_after = slow_after(&view);
         let interest = interest_of(&view, session);
         let bulks = AtomicU64::new(0);
-        let mut announce_until = None;
+        let mut replays_until = None;
         let next_bulk = || bulks.fetch_add(1, Ordering::Relaxed) + 1;
         let queue = match beginning {
             Beginning::Fresh | Beginning::Past(_) => {
                 SessionQueue::new(here, Arc::default(), slow_after)
             }
-            Beginning::Continuous { position, initial_missing: false, changes }
-                if changes.is_empty() =>
-            {
-                SessionQueue::new(position, interest, slow_after)
+            Beginning::Continuous(position) => SessionQueue::new(position, interest, slow_after),
+            Beginning::Unfinished(position, changes) => {
+                catch_up(view, interest, position, &changes, next_bulk())
             }
-            Beginning::Continuous { position, initial_missing, changes } => {
-                announce_until = Some(here);
-                catch_up(view, interest, position, initial_missing, changes, next_bulk())
+            Beginning::Replaying(position, changes) => {
+                replays_until = Some(here);
+                replay(view, interest, position, &changes, next_bulk())
             }
             Beginning::Reset(reason) => {
                 let mut queue = SessionQueue::new(here, Arc::clone(&interest), slow_after);
@@ -104,7 +104,7 @@ impl Subscriber {
         };
         let outbox = Arc::new(Outbox::new(session, queue));
         let (hosting, followed) = (Arc::clone(hosting), Mutex::default());
-        Self { hosting, session, outbox, bulks, followed, announce_until }
+        Self { hosting, session, outbox, bulks, followed, replays_until }
     }
 
     /// The queue of the session, for its writer.
@@ -116,8 +116,8 @@ impl Subscriber {
     /// There is something to be told from the beginning on: the reader that it begins with.
     #[must_use]
     pub(in crate::gateway) fn begins_with(&self) -> Option<JournalCursor> {
-        match self.announce_until {
-            Some(position) => Some(JournalCursor::announcing_until(position)),
+        match self.replays_until {
+            Some(position) => Some(JournalCursor::replaying_until(position)),
             None => {
                 // A reset is told also to a session that selects nothing any more.
                 let queue = self.outbox.lock();
@@ -181,13 +181,10 @@ impl Subscriber {
         let mut turn = Turn::new(view.clone(), from, to, &[(request, bulk)]);
         if let Some(known) = known {
             let begin = bulk_stream::begin(bulk, BulkPurpose::Initial(request), view.applied());
-            let values = InitialValues::new(view.clone(), Some(known), Arc::clone(&after));
+            let values = InitialValues::new(view.clone(), vec![known], Arc::clone(&after));
             // Of a beginning in the past, values come as events and not as initial values.
             let values = match past {
-                Some(position) => {
-                    let told = Told::new(vec![(position, Arc::clone(&after))]);
-                    values.with_values_until(Position::START).without_told(told)
-                }
+                Some(position) => values.without_values().added_until(position),
                 None => values,
             };
             turn.carry([BulkOrder { begin, values }]);
@@ -224,34 +221,58 @@ impl Subscriber {
     }
 }
 
-/// The queue and the bulk stream of a session that goes on after `position` without having heard all
-/// of these changes: it hears what it heard then, with each change as it stands in the log, and is
-/// told last of what differs now.
+/// The queue of a session that goes on after `position` without having heard all that belongs to
+/// these changes. How far it had come with each is not known: some of the topics may have been
+/// introduced and others not.
+///
+/// So it hears of everything that any of them wanted, and its client passes over topics that it does
+/// not know; what the log tells listeners follows each change as it stands there. Then, in one turn, it
+/// is told to forget what it no longer wants, and gets the initial values of all that it cannot be sure
+/// to have.
 fn catch_up(
     view: Machine,
     interest: Arc<Interest>,
     position: Position,
-    initial_missing: bool,
-    changes: Vec<(u64, Arc<Interest>)>,
+    changes: &Changes,
     bulk: u64,
 ) -> SessionQueue {
-    let then = changes.first().map_or_else(|| Arc::clone(&interest), |(_, then)| Arc::clone(then));
+    let stages: Vec<&Arc<Interest>> =
+        changes.iter().map(|(_, before)| before).chain([&interest]).collect();
+    let wide = |stage: &Arc<Interest>| Arc::new(stage.or(stages.iter().copied()));
+    let then = stages.first().map_or_else(Arc::default, |then| wide(then));
     let mut queue = SessionQueue::new(position, Arc::clone(&then), slow_after(&view));
-    let mut told = vec![(position, Arc::clone(&then))];
-    let later = changes.iter().skip(1).map(|(_, before)| before).chain([&interest]);
-    for ((entry, _), now) in changes.iter().zip(later) {
-        let nothing = Turn::new(view.clone(), Arc::clone(now), Arc::clone(now), &[]);
-        let switched = queue.switch(*entry, Arc::clone(now), nothing);
+    for ((entry, _), stage) in changes.iter().zip(stages.iter().skip(1)) {
+        let stage = wide(stage);
+        let nothing = Turn::new(view.clone(), Arc::clone(&stage), Arc::clone(&stage), &[]);
+        let switched = queue.switch(*entry, stage, nothing);
         debug_assert!(switched, "a change before the position that it follows");
-        told.push((Position::end_of_entry(*entry), Arc::clone(now)));
     }
-    let mut turn = Turn::new(view.clone(), Arc::clone(&then), Arc::clone(&interest), &[(0, bulk)]);
+    let mut turn = Turn::new(view.clone(), then, Arc::clone(&interest), &[(0, bulk)]);
     let begin = bulk_stream::begin(bulk, BulkPurpose::Initial(0), view.applied());
-    let known = (!initial_missing).then_some(then);
+    let known = stages.iter().map(|stage| Arc::clone(stage)).collect();
     let values = InitialValues::new(view.clone(), known, Arc::clone(&interest));
-    turn.carry([BulkOrder { begin, values: values.without_told(Told::new(told)) }]);
+    turn.carry([BulkOrder { begin, values }]);
     let switched = queue.switch(view.applied(), interest, turn);
     debug_assert!(switched, "the state is older than the position");
+    queue
+}
+
+/// The queue of a session that goes on in the past, after `position`: first it is introduced to all
+/// that it wants now, without values, and told to forget what it wanted before these changes.
+fn replay(
+    view: Machine,
+    interest: Arc<Interest>,
+    position: Position,
+    changes: &Changes,
+    bulk: u64,
+) -> SessionQueue {
+    let before = Arc::new(interest.or(changes.iter().map(|(_, before)| before)));
+    let mut turn = Turn::new(view.clone(), before, Arc::clone(&interest), &[(0, bulk)]);
+    let begin = bulk_stream::begin(bulk, BulkPurpose::Initial(0), view.applied());
+    let values = InitialValues::new(view.clone(), Vec::new(), Arc::clone(&interest));
+    turn.carry([BulkOrder { begin, values: values.without_values() }]);
+    let mut queue = SessionQueue::new(position, Arc::clone(&interest), slow_after(&view));
+    queue.turn_now(interest, turn.at(position));
     queue
 }
 
@@ -269,7 +290,7 @@ fn reset(
     let lineage = hosting.replication.member().lineage;
     let mut turn = Turn::reset(view.clone(), Arc::clone(&interest), reason, lineage, &initial);
     let begin = bulk_stream::begin(bulk, BulkPurpose::Initial(0), view.applied());
-    let values = InitialValues::new(view, None, interest);
+    let values = InitialValues::new(view, Vec::new(), interest);
     turn.carry([BulkOrder { begin, values }]);
     turn.carry(orders.into_iter().flatten());
     turn

@@ -17,7 +17,7 @@ use crate::domain::limits;
 use crate::domain::machine::Answered;
 use crate::domain::outcome::{Outcome, Rejection};
 use crate::gateway::delivery::interest::Interest;
-use crate::gateway::delivery::subscriber::{Beginning, Subscriber};
+use crate::gateway::delivery::subscriber::{Beginning, Changes, Subscriber};
 use crate::gateway::entrance::look;
 use crate::gateway::entrance::password;
 use crate::gateway::entrance::secret::{self, Secret};
@@ -42,8 +42,11 @@ use crate::transport::{Connection, FrameReceiver, FrameSender, ReceiveError};
 /// What a wrong password costs its sender at least.
 const WRONG_CREDENTIALS_DELAY: Duration = Duration::from_millis(200);
 
-/// Changes of its selections that a session may have missed and is told of one by one.
+/// Changes of its selections that a session may have missed and goes on with; one more and it starts
+/// over.
 const CHANGES_MAX: usize = 4_096;
+/// Blocks of the journal that are looked through for them at once.
+const CHANGES_READ_BLOCKS: usize = 256;
 
 /// An open session and everything that its task needs.
 #[derive(Debug)]
@@ -303,28 +306,48 @@ async fn go_on(
         Some(position) => find(hosting, position, deadline).await?,
     };
     let (beginning, verdict) = match found {
-        Ok(position) => {
-            // A change after the position may not have been told of to its end.
-            let changes = selections_changed(hosting, position, resume.session).await;
-            let initial_missing = resume.initial_missing || changes.is_none();
-            let changes = changes.unwrap_or_default();
-            let beginning = Beginning::Continuous { position, initial_missing, changes };
-            (beginning, Verdict::Continuous { position })
-        }
+        Ok(position) => match continuous(hosting, resume, position, deadline).await? {
+            Ok(beginning) => (beginning, Verdict::Continuous { position }),
+            Err(reason) => (Beginning::Reset(reason), reset_here(&hosting.replication, reason)),
+        },
         Err(reason) => (Beginning::Reset(reason), reset_here(&hosting.replication, reason)),
     };
     let view = hosting.replication.view();
     let selects = view.session(resume.session).is_some_and(|session| {
         !session.selections().is_empty() || session.listeners().next().is_some()
     });
-    let is_told = match &beginning {
-        Beginning::Continuous { initial_missing, changes, .. } => {
-            !initial_missing && changes.is_empty()
-        }
-        _ => !resume.initial_missing,
-    };
     // Nothing was selected, before or now: there is nothing to go on with.
-    Ok((if selects || !is_told { beginning } else { Beginning::Fresh }, verdict))
+    let beginning = match beginning {
+        // Its first selection is still to be made.
+        Beginning::Replaying(position, changes) if !selects && changes.is_empty() => {
+            Beginning::Past(position)
+        }
+        Beginning::Continuous(_) if !selects => Beginning::Fresh,
+        Beginning::Reset(_) if !selects && !resume.initial_missing => Beginning::Fresh,
+        beginning => beginning,
+    };
+    Ok((beginning, verdict))
+}
+
+/// How a session goes on after a position that can be gone on from.
+async fn continuous(
+    hosting: &Arc<Hosting>,
+    resume: &Resume,
+    position: Position,
+    deadline: Instant,
+) -> Result<Result<Beginning, ResetReason>, NotOpened> {
+    if !resume.initial_missing && !resume.replaying {
+        return Ok(Ok(Beginning::Continuous(position)));
+    }
+    let changes = selections_changed(hosting, position, resume.session);
+    let Ok(changes) = tokio::time::timeout_at(deadline, changes).await else {
+        let text = format!("the journal after {position} was not read in time");
+        return Err(NotOpened::new(ErrorCode::Deadline, text));
+    };
+    Ok(changes.map(|changes| match resume.replaying {
+        true => Beginning::Replaying(position, changes),
+        false => Beginning::Unfinished(position, changes),
+    }))
 }
 
 /// Waits until this node has come to a position, and looks whether the events after it can be read.
@@ -340,19 +363,19 @@ async fn find(
     Ok(if remembered { Ok(position) } else { Err(ResetReason::Purged) })
 }
 
-/// Changes of the session's selections after this position: their entries, and what the session heard
-/// of before each. None: the ring does not tell of what it has let go.
+/// Changes of the session's selections after this position.
 async fn selections_changed(
     hosting: &Arc<Hosting>,
     position: Position,
     session: SessionId,
-) -> Option<Vec<(u64, Arc<Interest>)>> {
+) -> Result<Changes, ResetReason> {
     let mut after = position;
     let mut changes = Vec::new();
+    let mut journal = hosting.replication.journal_reader();
     loop {
-        match hosting.replication.journal().after(after, 256) {
-            Read::CaughtUp => return Some(changes),
-            Read::Gone { .. } => return None,
+        match journal.after(after, CHANGES_READ_BLOCKS).await {
+            Read::CaughtUp => return Ok(changes),
+            Read::Gone { .. } => return Err(ResetReason::Purged),
             Read::Blocks(blocks) => {
                 for event in blocks.iter().flat_map(|block| block.after(after)) {
                     if let Effect::SelectionsChanged { session: whose, before } = &event.effect
@@ -363,7 +386,7 @@ async fn selections_changed(
                     }
                 }
                 if changes.len() > CHANGES_MAX {
-                    return None;
+                    return Err(ResetReason::SelectionsChanged);
                 }
                 if let Some(last) = blocks.last() {
                     after = Position::end_of_entry(last.entry);

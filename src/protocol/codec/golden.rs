@@ -71,6 +71,7 @@ fn resume() -> Resume {
         position: Some(position()),
         initial_missing: true,
         seen: Some(Index(5)),
+        replaying: false,
     }
 }
 

@@ -33,6 +33,7 @@ struct Faults {
     calls: BTreeMap<DiskOperation, u64>,
     planned: Vec<Planned>,
     full: bool,
+    fills: Option<Fill>,
     flips: Vec<Flip>,
 }
 
@@ -41,6 +42,12 @@ struct Planned {
     operation: DiskOperation,
     at: u64,
     kind: FaultKind,
+}
+
+#[derive(Debug)]
+struct Fill {
+    suffix: String,
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -66,6 +73,11 @@ impl FaultyDisk {
     /// While full, everything that would take space fails with ENOSPC.
     pub fn set_full(&self, full: bool) {
         self.lock().full = full;
+    }
+
+    /// The disk is full as soon as a file whose name ends with `suffix` is to grow beyond `bytes`.
+    pub fn fill_by(&self, suffix: &str, bytes: u64) {
+        self.lock().fills = Some(Fill { suffix: suffix.to_owned(), bytes });
     }
 
     /// Reads of `path` see the byte at `offset` combined with `mask` by exclusive or.
@@ -162,6 +174,13 @@ impl DiskFile for FaultyFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let end = offset + bytes.len() as u64;
+        let mut faults = self.disk.lock();
+        let fills = faults.fills.take_if(|fill| {
+            end > fill.bytes && self.path.to_string_lossy().ends_with(&fill.suffix)
+        });
+        faults.full |= fills.is_some();
+        drop(faults);
         match self.disk.call(DiskOperation::Write, true)? {
             Some(FaultKind::ShortWrite) if bytes.len() > 1 => {
                 let (half, _) = bytes.split_at(bytes.len() / 2);
