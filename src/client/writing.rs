@@ -250,7 +250,7 @@ impl Client {
                 });
             })?;
             if let Some(stream) = select_for {
-                outbox.is_select(request, stream, begun);
+                outbox.selects.sent(request, stream, begun);
             }
             Ok(request)
         })?;

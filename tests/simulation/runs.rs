@@ -5,8 +5,7 @@
 //! QUORATE_SEEDS=2000 cargo test --release --test simulation -- seeds --nocapture   many, with counts
 //! ```
 //!
-//! `QUORATE_FIRST` is the first seed of many. Seeds that found something stay in `regressions.txt`;
-//! those whose violation is not mended yet stand in `open.txt`.
+//! `QUORATE_FIRST` is the first seed of many. Seeds that found something stay in `regressions.txt`.
 
 use std::collections::BTreeMap;
 use std::fmt;

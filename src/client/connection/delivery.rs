@@ -254,12 +254,12 @@ fn settle(shared: &Shared, deliveries: &mut Deliveries, taken: &Taken) {
     match taken {
         Taken::Complete(request) => {
             let mut outbox = shared.outbox();
-            let current = outbox.initial_delivered(*request);
-            let finished = !outbox.initial_missing();
+            let current = outbox.selects.delivered(*request);
+            let finished = !outbox.selects.is_any_unfinished();
             drop(outbox);
             deliveries.tell_current(&current, finished);
         }
-        Taken::Reset(position) => shared.outbox().reset(*position),
+        Taken::Reset(position) => shared.outbox().selects.reset(*position),
         Taken::Done | Taken::Later(_) => {}
     }
 }

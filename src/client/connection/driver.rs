@@ -145,7 +145,7 @@ fn adopt(shared: &Shared, welcomed: Welcomed) -> Link {
         let mut outbox = shared.outbox();
         outbox.reconnected(welcome.last_request, owed, shared.clock.now());
         if is_reset {
-            outbox.expect_reset();
+            outbox.selects.expect_reset();
         }
     }
     shared.counters.reconnects.fetch_add(1, Ordering::Relaxed);
@@ -282,7 +282,12 @@ fn resume(shared: &Shared) -> Resume {
     let deliveries = shared.deliveries();
     let (initial_missing, seen, unfinished, resetting) = {
         let outbox = shared.outbox();
-        (outbox.initial_missing(), outbox.seen(), outbox.unfinished(), outbox.is_resetting())
+        (
+            outbox.selects.is_any_unfinished(),
+            outbox.seen(),
+            outbox.selects.begun_before(),
+            outbox.selects.is_starting_over(),
+        )
     };
     let (lineage, position) = deliveries.resume_position(unfinished);
     let position = position.filter(|_| !resetting);

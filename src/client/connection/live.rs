@@ -274,7 +274,7 @@ fn clean_up(shared: &Shared) {
         let begun = shared.deliveries().begun();
         let mut outbox = shared.outbox();
         match outbox.quietly(1, lay) {
-            Ok(request) => outbox.is_select(request, 0, begun),
+            Ok(request) => outbox.selects.sent(request, 0, begun),
             Err(_) => {
                 drop(outbox);
                 shared.window.add_permits(1);

@@ -4,6 +4,10 @@
 //! buffer that the connection sends; what was sent is kept, whole batches at a time, until it is
 //! answered, so that it can be sent again with the same numbers over the next connection.
 
+mod selects;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +16,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::deliveries::Begun;
+use selects::Selects;
+
 use super::error::{RequestError, SessionEnded};
 use super::pending::{Answered, Completions, Detail, Waiter};
-use crate::domain::id::{Index, Position};
+use crate::domain::id::Index;
 use crate::protocol::delivery::BulkMessage;
 use crate::protocol::frame::LENGTH_BYTES;
 use crate::protocol::read::{Answer, Level, Query, Read, ReadReply, Row};
@@ -54,7 +59,7 @@ pub(super) struct Outbox {
     told_below: u64,
     seen: Index,
     reads: Reads,
-    selects: Selects,
+    pub(super) selects: Selects,
     /// Goodbye is said once everything else has been.
     goodbye: Goodbye,
     ended: Option<Arc<SessionEnded>>,
@@ -102,40 +107,6 @@ struct OpenRead {
     sent_at: Instant,
 }
 
-/// Changes of selections and listeners of which not all has arrived.
-#[derive(Debug, Default)]
-struct Selects {
-    open: BTreeMap<u64, OpenSelect>,
-    /// The node owes all that is new, after a resume or a reset.
-    all_owed: bool,
-    starting_over: StartingOver,
-}
-
-/// What is known of a start over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum StartingOver {
-    /// There is none.
-    #[default]
-    No,
-    /// The welcome has said that there is one, if anything is selected at all.
-    Expected,
-    /// The node has not told everything yet.
-    Begun,
-}
-
-#[derive(Debug)]
-struct OpenSelect {
-    /// Which local stream of events asked; 0 for none.
-    subscription: u64,
-    /// How far events had come when it was sent.
-    begun: Begun,
-    /// Where it was applied.
-    answered: Option<Index>,
-    delivered: bool,
-    /// Its values come with those of everything.
-    covered: bool,
-}
-
 impl Outbox {
     pub(super) fn new() -> Self {
         Self { next: 1, reads: Reads { next: 1, ..Reads::default() }, ..Self::default() }
@@ -173,15 +144,6 @@ impl Outbox {
         lay(&mut self.fresh, request);
         self.slots.push_back(Slot { waiter, weight, answered: false });
         Ok(request)
-    }
-
-    /// The command `request` is a selection for this local stream of events.
-    /// This command changes what the session hears of, on behalf of a local stream of events or of
-    /// none (0); events had come so far.
-    pub(super) fn is_select(&mut self, request: u64, subscription: u64, begun: Begun) {
-        let (answered, delivered, covered) = (None, false, false);
-        let select = OpenSelect { subscription, begun, answered, delivered, covered };
-        self.selects.open.insert(request, select);
     }
 
     /// Keeps a read and lays its frame.
@@ -328,10 +290,7 @@ impl Outbox {
                 ClientMessage::Read { correlation: *correlation, read: Ok(open.read.clone()) };
             message.put(&mut self.reads.fresh);
         }
-        for (request, select) in &mut self.selects.open {
-            select.covered = initial_owed && *request <= last_request;
-        }
-        self.selects.all_owed = self.selects.open.values().any(|select| select.covered);
+        self.selects.reconnected(last_request, initial_owed);
     }
 
     /// The node did not take this request and all above it.
@@ -412,9 +371,7 @@ impl Outbox {
         }
         let weight = slot.weight;
         let waiter = slot.waiter.take();
-        if !self.selects.open.is_empty() {
-            self.selects.answered(request, outcome.as_ref().ok().map(|answered| answered.index));
-        }
+        self.selects.answered(request, outcome.as_ref().ok().map(|answered| answered.index));
         if let Some(waiter) = waiter {
             completions.push(waiter, request, outcome);
         }
@@ -468,44 +425,6 @@ impl Outbox {
         let _ = open.waiter.send(Ok(reply));
     }
 
-    /// Initial values or notices are still owed: a resume has to say so.
-    pub(super) fn initial_missing(&self) -> bool {
-        let Selects { open, all_owed, starting_over } = &self.selects;
-        *all_owed || *starting_over == StartingOver::Begun || !open.is_empty()
-    }
-
-    /// How far events had come before the oldest change of selections that is not told to its end.
-    pub(super) fn unfinished(&self) -> Option<Begun> {
-        self.selects.open.values().map(|select| select.begun).min()
-    }
-
-    /// The session was reset and has not been told everything yet: what it knows is no base.
-    pub(super) fn is_resetting(&self) -> bool {
-        self.selects.starting_over != StartingOver::No
-    }
-
-    /// The welcome says that the session is to be reset: until that has come, what it knows is no base.
-    pub(super) fn expect_reset(&mut self) {
-        self.selects.starting_over = StartingOver::Expected;
-    }
-
-    /// The node owes initial values of everything as of this position: it has reset the session.
-    pub(super) fn reset(&mut self, position: Position) {
-        self.selects.all_owed = true;
-        self.selects.starting_over = StartingOver::Begun;
-        for select in self.selects.open.values_mut() {
-            select.covered |= select.answered.is_some_and(|index| index <= position.index);
-            // Positions before the reset may be of another history.
-            select.begun = Begun::default();
-        }
-    }
-
-    /// The initial values of this selection, or (0) of everything, have all been delivered. Returns
-    /// the local streams of events that have them now.
-    pub(super) fn initial_delivered(&mut self, request: u64) -> Vec<u64> {
-        self.selects.delivered(request)
-    }
-
     /// The session is over: everybody who waits is told. Returns the places of the window.
     pub(super) fn end(&mut self, reason: &Arc<SessionEnded>, completions: &mut Completions) {
         if self.ended.is_some() {
@@ -526,41 +445,6 @@ impl Outbox {
         self.fresh.clear();
         self.sent.clear();
         self.again = None;
-    }
-}
-
-impl Selects {
-    /// No index: it was refused.
-    fn answered(&mut self, request: u64, index: Option<Index>) {
-        if let Some(select) = self.open.get_mut(&request) {
-            select.answered = index;
-            if index.is_none() || select.delivered {
-                self.open.remove(&request);
-            }
-        }
-    }
-
-    fn delivered(&mut self, request: u64) -> Vec<u64> {
-        if request == 0 {
-            self.all_owed = false;
-        }
-        if request == 0 || self.starting_over == StartingOver::Expected {
-            self.starting_over = StartingOver::No;
-        }
-        let mut ready = Vec::new();
-        self.open.retain(|number, select| {
-            // A node that is sent a covered selection again announces nothing new for it: its values
-            // are on their way with those of everything.
-            let told_by = if select.covered { 0 } else { *number };
-            if told_by == request {
-                if !std::mem::replace(&mut select.delivered, true) {
-                    ready.push(select.subscription);
-                }
-                return select.answered.is_none();
-            }
-            true
-        });
-        ready
     }
 }
 
@@ -585,246 +469,4 @@ pub(super) fn read_refusal(answer: &Answer) -> Option<(RequestError, Option<Dura
     let retry = retry_ms.filter(|_| code.is_transient());
     let error = RequestError::Refused { code, text: text.as_str().into() };
     Some((error, retry.map(|ms| Duration::from_millis(ms.into()))))
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::BufMut;
-
-    use super::*;
-    use crate::protocol::frame::{put_frame, take_payload};
-    use crate::protocol::kind;
-
-    fn numbers(frames: Option<Bytes>) -> Vec<u64> {
-        let mut buffer = BytesMut::from(&frames.unwrap_or_default()[..]);
-        let mut found = Vec::new();
-        while let Some(payload) = take_payload(&mut buffer, 1_000).unwrap() {
-            found.push(u64::from_le_bytes(payload[1..9].try_into().unwrap()));
-        }
-        found
-    }
-
-    type Answers = oneshot::Receiver<Result<Answered, RequestError>>;
-
-    fn send(outbox: &mut Outbox) -> Answers {
-        let (sender, receiver) = oneshot::channel();
-        outbox
-            .command(1, Waiter::One(sender), |buffer, request| {
-                put_frame(buffer, kind::UPDATE, |body| body.put_u64_le(request));
-            })
-            .unwrap();
-        receiver
-    }
-
-    fn run(first_request: u64, count: u32) -> [Acknowledgement; 1] {
-        let first_index = Index(first_request + 100);
-        [Acknowledgement::Run { first_request, first_index, count }]
-    }
-
-    fn acknowledge(outbox: &mut Outbox, entries: &[Acknowledgement]) -> u32 {
-        let mut completions = Completions::default();
-        let places = outbox.acknowledged(entries, &mut completions);
-        completions.deliver();
-        places
-    }
-
-    async fn now() -> Instant {
-        crate::clock::Clock::system().now()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn numbers_are_consecutive_and_answers_find_their_callers() {
-        let mut outbox = Outbox::new();
-        let answers: Vec<Answers> = (0..3).map(|_| send(&mut outbox)).collect();
-        assert_eq!(numbers(outbox.take(now().await)), [1, 2, 3]);
-        assert_eq!(outbox.take(now().await), None);
-        assert_eq!(acknowledge(&mut outbox, &run(1, 3)), 3);
-        for (request, mut answer) in (1..).zip(answers) {
-            let answered = Answered { index: Index(request + 100), detail: Detail::Done };
-            assert_eq!(answer.try_recv(), Ok(Ok(answered)));
-        }
-        assert_eq!((outbox.unanswered(), outbox.first(), outbox.seen()), (0, 4, Index(103)));
-        assert_eq!(outbox.waiting_since(), None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_unanswered_is_sent_again_in_order_and_nothing_else() {
-        let mut outbox = Outbox::new();
-        let mut answers: Vec<Answers> = (0..3).map(|_| send(&mut outbox)).collect();
-        outbox.take(now().await);
-        answers.extend((0..2).map(|_| send(&mut outbox)));
-        outbox.take(now().await);
-        answers.push(send(&mut outbox));
-        acknowledge(&mut outbox, &run(1, 2));
-
-        outbox.reconnected(4, false, now().await);
-        let mut sent = Vec::new();
-        while let Some(frames) = outbox.take(now().await) {
-            sent.extend(numbers(Some(frames)));
-        }
-        assert_eq!(sent, [3, 4, 5, 6]);
-        // The answer may come twice: from the old connection and from the new one.
-        assert_eq!(acknowledge(&mut outbox, &run(2, 3)), 2);
-        assert_eq!(acknowledge(&mut outbox, &run(1, 6)), 2);
-        for mut answer in answers {
-            assert!(answer.try_recv().unwrap().is_ok());
-        }
-        outbox.reconnected(6, false, now().await);
-        assert_eq!(outbox.take(now().await), None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_hole_in_the_answers_keeps_its_batch() {
-        let mut outbox = Outbox::new();
-        let _answers: Vec<Answers> = (0..3).map(|_| send(&mut outbox)).collect();
-        outbox.take(now().await);
-        assert_eq!(acknowledge(&mut outbox, &run(2, 2)), 2);
-        assert_eq!((outbox.first(), outbox.unanswered()), (1, 3));
-        outbox.reconnected(0, false, now().await);
-        assert_eq!(numbers(outbox.take(now().await)), [1, 2, 3]);
-        assert_eq!(acknowledge(&mut outbox, &run(1, 1)), 1);
-        assert_eq!(outbox.unanswered(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn shed_commands_wait_and_go_again_from_the_first() {
-        let mut outbox = Outbox::new();
-        let _answers: Vec<Answers> = (0..4).map(|_| send(&mut outbox)).collect();
-        outbox.take(now().await);
-        let retry = Duration::from_millis(20);
-        outbox.shed(3, retry, now().await);
-        outbox.shed(2, retry, now().await);
-        let _more = send(&mut outbox);
-        assert_eq!(outbox.take(now().await), None);
-        assert_eq!(outbox.waiting_since(), None);
-        tokio::time::sleep(retry).await;
-        assert_eq!(numbers(outbox.take(now().await)), [2, 3, 4]);
-        assert_eq!(numbers(outbox.take(now().await)), [5]);
-        // A late word about a number that was answered meanwhile changes nothing.
-        acknowledge(&mut outbox, &run(1, 5));
-        outbox.shed(5, retry, now().await);
-        assert_eq!(outbox.paused_until(), None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_node_is_told_now_and_then_what_it_may_forget() {
-        let mut outbox = Outbox::new();
-        let _answers: Vec<Answers> = (0..300).map(|_| send(&mut outbox)).collect();
-        outbox.take(now().await);
-        acknowledge(&mut outbox, &run(1, 255));
-        assert_eq!(outbox.take(now().await), None);
-        acknowledge(&mut outbox, &run(256, 20));
-        let mut expected = BytesMut::new();
-        ClientMessage::Answered { below: 276 }.put(&mut expected);
-        assert_eq!(outbox.take(now().await), Some(expected.freeze()));
-        assert_eq!(outbox.take(now().await), None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_end_tells_everybody_and_takes_nothing_more() {
-        let mut outbox = Outbox::new();
-        let mut answer = send(&mut outbox);
-        let (reader, mut read) = oneshot::channel();
-        let ping =
-            Read { level: Level::Local, at_least: None, deadline_ms: None, query: Query::Ping };
-        outbox.read(ping.clone(), reader, now().await).unwrap();
-        let reason = Arc::new(SessionEnded::Closed);
-        let mut completions = Completions::default();
-        outbox.end(&reason, &mut completions);
-        completions.deliver();
-        assert_eq!(
-            answer.try_recv().unwrap(),
-            Err(RequestError::SessionEndedMeanwhile { request: 1, reason: Arc::clone(&reason) })
-        );
-        let ended = RequestError::SessionEnded(reason);
-        assert_eq!(read.try_recv().unwrap(), Err(ended.clone()));
-        let (reader, _) = oneshot::channel();
-        assert_eq!(outbox.read(ping, reader, now().await), Err(ended.clone()));
-        let (sender, _) = oneshot::channel();
-        assert_eq!(outbox.command(1, Waiter::One(sender), |_, _| ()), Err(ended));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn rows_may_come_before_or_after_the_reply() {
-        let row = |path: &str| Row {
-            path: path.into(),
-            topic: crate::domain::id::TopicId(1),
-            specification: crate::protocol::topic::WireSpecification {
-                topic_type: 2,
-                properties: BTreeMap::new(),
-            },
-            value: None,
-            version: None,
-            size: None,
-        };
-        let reply = ReadReply {
-            index: Index(9),
-            age_ms: 0,
-            stale: false,
-            answer: Answer::Bulk { bulk: 1 },
-        };
-        for reply_first in [true, false] {
-            let mut outbox = Outbox::new();
-            let (sender, mut receiver) = oneshot::channel();
-            let read =
-                Read { level: Level::Local, at_least: None, deadline_ms: None, query: Query::Ping };
-            let correlation = outbox.read(read, sender, now().await).unwrap();
-            if reply_first {
-                outbox.read_replied(correlation, reply.clone());
-            }
-            outbox.read_bulk(correlation, BulkMessage::Row(row("a")));
-            outbox.read_bulk(correlation, BulkMessage::Row(row("b")));
-            assert!(receiver.try_recv().is_err());
-            outbox.read_bulk(correlation, BulkMessage::End { count: 2, more: true });
-            if !reply_first {
-                outbox.read_replied(correlation, reply.clone());
-            }
-            let answer = receiver.try_recv().unwrap().unwrap().answer;
-            assert_eq!(answer, Answer::Rows { rows: vec![row("a"), row("b")], more: true });
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn selections_are_open_until_answered_and_delivered() {
-        let mut outbox = Outbox::new();
-        let _answers: Vec<Answers> = (0..3).map(|_| send(&mut outbox)).collect();
-        for request in 1..=3 {
-            outbox.is_select(request, request * 10, Begun::default());
-        }
-        assert_eq!(outbox.initial_delivered(1), [10]);
-        assert!(outbox.initial_missing());
-        acknowledge(&mut outbox, &run(1, 2));
-        // The connection breaks: 2 was applied, 3 was not; all values are owed once more.
-        outbox.reconnected(2, true, now().await);
-        assert!(outbox.initial_delivered(2).is_empty(), "its values come with those of everything");
-        assert_eq!(outbox.initial_delivered(0), [20]);
-        assert!(outbox.initial_missing());
-        acknowledge(&mut outbox, &run(3, 1));
-        assert_eq!(outbox.initial_delivered(3), [30]);
-        assert!(!outbox.initial_missing());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_start_over_covers_what_was_applied_before_it() {
-        let mut outbox = Outbox::new();
-        let _answers: Vec<Answers> = (0..2).map(|_| send(&mut outbox)).collect();
-        outbox.is_select(1, 10, Begun::default());
-        outbox.is_select(2, 20, Begun::default());
-        outbox.reconnected(0, true, now().await);
-        outbox.expect_reset();
-        assert!(outbox.is_resetting(), "until it has come there is no base to go on from");
-        acknowledge(&mut outbox, &run(1, 2));
-        // The answers are ahead of the events: the second was applied after the start over.
-        outbox.reset(Position { index: Index(101), ordinal: u32::MAX });
-        assert_eq!(outbox.initial_delivered(0), [10]);
-        assert!(!outbox.is_resetting());
-        assert_eq!(outbox.initial_delivered(2), [20]);
-        // One that is not followed by a reset, since nothing is selected, ends with the next selection.
-        let _answer = send(&mut outbox);
-        outbox.reconnected(2, true, now().await);
-        outbox.expect_reset();
-        outbox.is_select(3, 30, Begun::default());
-        assert_eq!(outbox.initial_delivered(3), [30]);
-        assert!(!outbox.is_resetting());
-    }
 }
