@@ -100,7 +100,7 @@ impl Host {
     }
 
     /// A future that runs on this host.
-    pub fn attach<F: Future>(&self, future: F) -> Attached<F> {
+    pub fn attach<F: Future>(&self, future: F) -> Attached<Pin<Box<F>>> {
         Attached { host: Some(self.clone()), future: Box::pin(future) }
     }
 
@@ -190,28 +190,30 @@ impl fmt::Debug for Host {
     }
 }
 
-/// A future that runs on the host that the caller is on, if any.
-pub fn attach<F: Future>(future: F) -> Attached<F> {
-    Attached { host: Host::current(), future: Box::pin(future) }
+/// A future that runs on the host that the caller is on, if any. It can be moved: whoever spawns has
+/// boxed it once, and once is enough.
+pub fn attach<F: Future + Unpin>(future: F) -> Attached<F> {
+    Attached { host: Host::current(), future }
 }
 
 /// A future on a host.
 pub struct Attached<F> {
     host: Option<Host>,
-    future: Pin<Box<F>>,
+    future: F,
 }
 
-impl<F: Future> Future for Attached<F> {
+impl<F: Future + Unpin> Future for Attached<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
-        let Some(host) = &this.host else { return this.future.as_mut().poll(context) };
+        let future = Pin::new(&mut this.future);
+        let Some(host) = &this.host else { return future.poll(context) };
         if !host.admits(context.waker()) {
             return Poll::Pending;
         }
         let _there = Entered::on(Some(host.clone()));
-        this.future.as_mut().poll(context)
+        future.poll(context)
     }
 }
 

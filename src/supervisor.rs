@@ -13,11 +13,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::CatchUnwind;
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
@@ -134,18 +137,10 @@ impl Supervisor {
             return Task { abort: None, finished: handle };
         };
         let id = registration.id;
-        let supervisor = self.clone();
         let host = Host::current();
-        // Boxed: moved into the body and awaited there it would take its room twice.
+        // Boxed here and nowhere else: what is moved from hand to hand is a pointer.
         let future = AssertUnwindSafe(Box::pin(future)).catch_unwind();
-        let body = host::attach(async move {
-            // Held over the await: an aborted task leaves the group by its drop.
-            let _registration = registration;
-            let _finished = finished;
-            if let Err(panic) = future.await {
-                supervisor.panicked(&name, panic.as_ref());
-            }
-        });
+        let body = host::attach(Body { future, name, _finished: finished, registration });
         #[expect(clippy::disallowed_methods, reason = "this file is the one that spawns")]
         let abort = tokio::spawn(body).abort_handle();
         if let Some(host) = host {
@@ -394,6 +389,27 @@ impl Drop for Registration {
         let mut running = self.group.running();
         running.entries.remove(&self.id);
         self.group.count.send_replace(running.entries.len());
+    }
+}
+
+/// What runs as a task. An aborted one leaves the group by its drop, after all that it held.
+struct Body<F> {
+    future: CatchUnwind<AssertUnwindSafe<Pin<Box<F>>>>,
+    name: Cow<'static, str>,
+    _finished: oneshot::Sender<()>,
+    registration: Registration,
+}
+
+impl<F: Future<Output = ()>> Future for Body<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let ended = ready!(self.future.poll_unpin(context));
+        if let Err(panic) = ended {
+            let supervisor = Supervisor { group: Arc::clone(&self.registration.group) };
+            supervisor.panicked(&self.name, panic.as_ref());
+        }
+        Poll::Ready(())
     }
 }
 

@@ -12,6 +12,7 @@ use crate::domain::outcome::Rejection;
 use crate::domain::topic::record::{DigestedValue, Topic};
 use crate::domain::topic::specification::Specification;
 use crate::domain::topic::tree::TopicTree;
+use crate::domain::topic::value::own;
 
 /// Whether a topic of this specification may be set to this value. The host has checked the bytes
 /// against the type that they claim; here the claim is held against the topic.
@@ -60,8 +61,7 @@ pub(super) fn publish(
     if retained && topic.has_value(&digested) {
         return false;
     }
-    // An own allocation: a slice would keep the whole entry alive for as long as the topic.
-    let value = value.bytes.as_ref().map(|bytes| Bytes::copy_from_slice(bytes));
+    let value = value.bytes.as_deref().map(own);
     let kept = if retained { value.clone() } else { None };
     topics.publish(id, (kept, &digested), context.index, through_stream);
     effects.push(Effect::Value { topic: info, value });

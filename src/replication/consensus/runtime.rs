@@ -41,7 +41,7 @@ impl AsyncRuntime for Runtime {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
-        let task = TokioRuntime::spawn(host::attach(future));
+        let task = TokioRuntime::spawn(host::attach(Box::pin(future)));
         if let Some(host) = Host::current() {
             host.owns(task.abort_handle());
         }

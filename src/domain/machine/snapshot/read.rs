@@ -19,6 +19,7 @@ use crate::domain::topic::path::TopicPath;
 use crate::domain::topic::record::StreamHold;
 use crate::domain::topic::specification::{Specification, TopicType};
 use crate::domain::topic::tree::RestoredTopic;
+use crate::domain::topic::value::own;
 
 /// Why records are no machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -243,7 +244,7 @@ impl Reader {
             }),
         };
         // An own allocation: a slice would keep the whole record alive for as long as the topic.
-        let value = (flags & 1 != 0).then(|| Bytes::copy_from_slice(&body.rest()));
+        let value = (flags & 1 != 0).then(|| own(&body.rest()));
         let too_large = value.as_ref().is_some_and(|value| value.len() > limits::VALUE_BYTES_MAX);
         if too_large || (value.is_some() && specification.dont_retain_value()) {
             return Err(body.illegal("value"));
