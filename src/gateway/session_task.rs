@@ -1,11 +1,12 @@
 //! One client's connection, from welcome to farewell: waits in one place, decides in [`Session`].
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::domain::effect::CloseReason;
 use crate::domain::id::{Index, Position, SessionId};
@@ -21,6 +22,7 @@ use crate::gateway::registry::Ending;
 use crate::gateway::reply_code::{self, Answer, PARKED_RETRY_MS, RETRY_MS};
 use crate::gateway::request::numbers::{Admission, Note, Requests};
 use crate::gateway::request::reads::{self, Reader};
+use crate::gateway::request::tolerance::Tolerance;
 use crate::gateway::request::translate::{self, Fit, FollowUp, Unfit};
 use crate::protocol::conversation::Conversation;
 use crate::protocol::delivery::BulkPurpose;
@@ -66,6 +68,7 @@ struct Session {
     past: Option<Position>,
     writer: Option<OwnedTask>,
     requests: Requests,
+    tolerance: Tolerance,
     conversation: Conversation,
     /// Commands that have come and are to be submitted together.
     batch: Vec<(u64, Bytes)>,
@@ -94,6 +97,7 @@ pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: O
         past: opened.past,
         writer: None,
         requests: Requests::new(opened.last_request),
+        tolerance: Tolerance::default(),
         conversation: Conversation::Live,
         batch: Vec::new(),
         answered: Index::default(),
@@ -111,15 +115,17 @@ pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: O
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut quorum, mut state) = (hosting.replication.quorum(), hosting.replication.state());
     let mut stop = hosting.supervisor.stop_signal();
+    let mut stray = pin!(stray_stream(&connection));
     let end = loop {
         if let Err(end) = session.hand_over(&mut sender) {
             break end;
         }
         let backlog = sender.queued_bytes();
+        let waits_until = session.waits_until();
         tokio::select! {
             ending = registration.ending() => break End::Told(ending),
             () = stop.stopped() => break End::Told(draining()),
-            frame = receiver.next(), if backlog < BACKLOG_BYTES_MAX => {
+            frame = receiver.next(), if backlog < BACKLOG_BYTES_MAX && waits_until.is_none() => {
                 if let Err(end) = session.take_frames(frame, &mut receiver) {
                     break end;
                 }
@@ -137,6 +143,11 @@ pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: O
             },
             Ok(()) = quorum.changed() => session.tell_parked(),
             Ok(()) = state.changed() => session.tell_parked(),
+            () = &mut stray => break End::Violation(
+                ErrorCode::OutOfPlace,
+                "a second stream was opened".to_owned(),
+            ),
+            () = wait_until(waits_until), if waits_until.is_some() => {}
             _ = beat.tick() => session.put_beat(),
         }
     };
@@ -184,7 +195,7 @@ impl Session {
                 }
                 Err(_) => return Err(End::Lost),
             }
-            if turn == FRAMES_PER_TURN {
+            if turn == FRAMES_PER_TURN || self.waits_until().is_some() {
                 break;
             }
             next = match receiver.buffered() {
@@ -237,6 +248,10 @@ impl Session {
         match self.requests.admit(request) {
             Admission::Take => {}
             Admission::PassOver => return Ok(()),
+            Admission::Unheeding => {
+                let text = format!("request {request} came long after those before it were shed");
+                return Err(End::Violation(ErrorCode::TooManyRequests, text));
+            }
             Admission::Gap { expected } => {
                 let text = format!("request {request} came where {expected} was due");
                 return Err(End::Violation(ErrorCode::Gap, text));
@@ -250,6 +265,8 @@ impl Session {
                 bytes
             }
             Err(unfit) => {
+                metrics::request_refused(unfit.code.number());
+                self.tolerance.unfit(self.hosting.clock.now());
                 let bytes = unfit.command().encode();
                 self.requests.note(request, Note::Unfit(unfit));
                 bytes
@@ -257,6 +274,12 @@ impl Session {
         };
         self.batch.push((request, bytes));
         Ok(())
+    }
+
+    /// When the session is heard again; none: it is heard now.
+    fn waits_until(&self) -> Option<Instant> {
+        let until = self.tolerance.waits_until()?;
+        (until > self.hosting.clock.now()).then_some(until)
     }
 
     /// Submits what has come.
@@ -355,6 +378,7 @@ impl Session {
                 return self.put_read_refusal(correlation, answer);
             }
             Err(error) => {
+                self.tolerance.unfit(self.hosting.clock.now());
                 let answer = reads::refused(error.code(), &error.to_string(), None);
                 return self.put_read_refusal(correlation, answer);
             }
@@ -370,6 +394,9 @@ impl Session {
         self.hosting.supervisor.spawn("read", async move {
             let found = reads::answer(&hosting, &reader, &read).await;
             let mut reply = found.reply;
+            if let ReadAnswer::Refused { code, .. } = &reply.answer {
+                metrics::request_refused(*code);
+            }
             let rows = match &mut reply.answer {
                 ReadAnswer::Rows { rows, more }
                     if crate::gateway::request::fetch::rows_bytes(rows) > INLINE_ROWS_BYTES_MAX =>
@@ -403,6 +430,9 @@ impl Session {
     }
 
     fn put_read_refusal(&mut self, correlation: u64, answer: ReadAnswer) {
+        if let ReadAnswer::Refused { code, .. } = &answer {
+            metrics::request_refused(*code);
+        }
         let index = self.answered;
         let reply = ReadReply { index, age_ms: 0, stale: false, answer };
         self.put(&ServerMessage::ReadReply { correlation, reply });
@@ -410,6 +440,12 @@ impl Session {
 
     fn take_read_reply(&mut self, reply: &ServerMessage) {
         self.reads -= 1;
+        if let ServerMessage::ReadReply { reply: ReadReply { answer, .. }, .. } = reply
+            && let ReadAnswer::Refused { code, .. } = answer
+            && !ErrorCode::from(*code).is_transient()
+        {
+            self.tolerance.unfit(self.hosting.clock.now());
+        }
         self.put(reply);
     }
 
@@ -453,6 +489,9 @@ impl Session {
         let (session, epoch) = (self.session, self.epoch);
         let (code, retry_ms, text) = match end {
             End::Lost => {
+                // Without a reason it is only the control stream that is over.
+                let how = self.connection.close_reason().map_or("stream_ended", |end| end.label());
+                metrics::connection_lost(how);
                 farewell::detach(&self.hosting, session, epoch);
                 self.connection.close(CloseCode(0), "lost");
                 return;
@@ -469,6 +508,7 @@ impl Session {
                     text,
                     "a client broke the protocol"
                 );
+                self.connection.at_fault();
                 farewell::close(&self.hosting, session, CloseReason::ProtocolError);
                 (code, 0, text)
             }
@@ -491,6 +531,25 @@ impl Session {
         // A client that does not listen is closed below all the same.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, last).await;
         self.connection.close(CloseCode(u32::from(code.number())), &text);
+    }
+}
+
+/// Waits until then, and without a time for nothing.
+async fn wait_until(time: Option<Instant>) {
+    if let Some(time) = time {
+        tokio::time::sleep_until(time).await;
+    }
+}
+
+/// Waits for a stream that the client opens beside the control stream, where there is no other. Of
+/// a connection that is over the control stream says so.
+async fn stray_stream(connection: &Connection) {
+    let opened = tokio::select! {
+        opened = connection.accept_bi() => opened.is_ok(),
+        opened = connection.accept_uni() => opened.is_ok(),
+    };
+    if !opened {
+        std::future::pending::<()>().await;
     }
 }
 

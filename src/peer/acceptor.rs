@@ -45,6 +45,7 @@ async fn receive(shared: Arc<Shared>, accepting: Accepting) {
         let number = shared
             .take_place(&connection, &greeting.theirs, false)
             .map_err(Failure::RefusedHere)?;
+        connection.introduced();
         let hello = ours.borrow_and_update().encode();
         // A failure shows as the end of the connection, which the link then sees.
         let _ = greeting.sender.send(HELLO, &hello).await;
@@ -65,9 +66,17 @@ pub(super) fn turn_away(
     failure: &Failure,
 ) {
     if let Some((refusal, by_us)) = failure.refusal() {
+        if by_us && is_fault(refusal) {
+            connection.at_fault();
+        }
         shared.refused(connection.remote(), peer, refusal, by_us);
         refusal.close(connection);
     } else {
         Refusal::BadHello.close(connection);
     }
+}
+
+/// Whether a node in good order is never refused for this.
+fn is_fault(refusal: Refusal) -> bool {
+    matches!(refusal, Refusal::BadHello | Refusal::Silent | Refusal::CertificateName)
 }

@@ -29,6 +29,8 @@ const INCOMING_STREAMS_MAX: usize = 1_024;
 const CONNECTIONS_MAX: usize = 256;
 /// Handshakes under way on the peer port from which on addresses must be validated.
 const UNVALIDATED_MAX: usize = 32;
+/// Connections of one address that have not said a hello yet; nodes may share an address.
+const STRANGERS_PER_ADDRESS_MAX: usize = 64;
 /// The kind of the single frame that a call sends each way.
 const CALL: u8 = 1;
 /// What saying farewell may take.
@@ -114,8 +116,11 @@ impl Mesh {
         }
         let server_tls = ServerTls::for_peers(&settings.identity, &settings.authority)?;
         let dial_tls = ClientTls::for_peer(&settings.authority, &settings.identity)?;
-        let limits =
-            EndpointLimits { connections_max: CONNECTIONS_MAX, unvalidated_max: UNVALIDATED_MAX };
+        let limits = EndpointLimits {
+            connections_max: CONNECTIONS_MAX,
+            unvalidated_max: UNVALIDATED_MAX,
+            strangers_per_address_max: STRANGERS_PER_ADDRESS_MAX,
+        };
         let endpoint = Endpoint::listen(settings.listen, &server_tls, &settings.reset_key, limits)?;
         hello.peer_address =
             settings.advertise.or_else(|| NodeAddress::from_socket(endpoint.local_address()));

@@ -26,6 +26,7 @@ help! {
     describe_counter "quorate_connections_accepted_total" Count "Handshakes that ended well, by edge.";
     describe_counter "quorate_connections_refused_total" Count "Connections turned away: the endpoint is full or closed.";
     describe_counter "quorate_connections_closed_total" Count "Client connections that the node ended, by wire error code.";
+    describe_counter "quorate_connections_lost_total" Count "Client connections that ended without a farewell, by what ended them.";
     describe_counter "quorate_handshakes_failed_total" Count "Handshakes that failed or took too long, by edge.";
     describe_counter "quorate_address_validations_total" Count "Addresses asked to show that they can receive.";
     describe_gauge "quorate_peers_connected" Count "Peers that are connected now.";
@@ -137,6 +138,11 @@ pub fn request_refused(code: u16) {
 /// The node ended a client's connection; `code` is the wire error.
 pub fn connection_closed(code: u16) {
     counter!("quorate_connections_closed_total", "code" => code.to_string()).increment(1);
+}
+
+/// A client's connection ended without a farewell; `how` is the transport's word for it.
+pub fn connection_lost(how: &'static str) {
+    counter!("quorate_connections_lost_total", "how" => how).increment(1);
 }
 
 /// A handshake on this edge ended well.

@@ -27,7 +27,7 @@ pub struct Connection {
     inner: Inner,
     edge: Edge,
     /// Given back when the connection is gone.
-    _slot: Option<Arc<Slot>>,
+    slot: Option<Arc<Slot>>,
 }
 
 #[derive(Debug, Clone)]
@@ -53,16 +53,32 @@ pub struct ConnectionStats {
 
 impl Connection {
     pub(super) fn new(connection: quinn::Connection, edge: Edge) -> Self {
-        Self { inner: Inner::Quic(connection), edge, _slot: None }
+        Self { inner: Inner::Quic(connection), edge, slot: None }
     }
 
     pub(super) fn simulated(end: simulated::End, edge: Edge) -> Self {
-        Self { inner: Inner::Simulated(end), edge, _slot: None }
+        Self { inner: Inner::Simulated(end), edge, slot: None }
     }
 
     /// The same, holding its place under the endpoint's limit.
     pub(super) fn in_slot(self, slot: Slot) -> Self {
-        Self { _slot: Some(Arc::new(slot)), ..self }
+        Self { slot: Some(Arc::new(slot)), ..self }
+    }
+
+    /// The other side has shown who it is: it no longer counts against what strangers of its
+    /// address may have open.
+    pub fn introduced(&self) {
+        if let Some(slot) = &self.slot {
+            slot.introduced();
+        }
+    }
+
+    /// What the other side did is held against its address: one of many faults is turned away for a
+    /// while.
+    pub fn at_fault(&self) {
+        if let Some(slot) = &self.slot {
+            slot.at_fault();
+        }
     }
 
     /// Where the other side is now; a client may move.

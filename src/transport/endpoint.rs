@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quinn::crypto::HmacKey;
@@ -16,25 +16,35 @@ use super::connection::{CloseCode, Connection};
 use super::error::{AcceptError, BindError, Closed, ConnectError};
 use super::profile::{Edge, HANDSHAKE_TIMEOUT, PACKET_BYTES_MAX};
 use super::simulated;
+use super::strangers::{Standing, Strangers, network_of};
 use super::tls::{ClientTls, ServerTls};
+use crate::clock::Clock;
 use crate::telemetry::{event, metrics};
 
 /// What is asked of the kernel for each direction of a socket; with its default of some 200 KiB one
 /// bulk packet in a hundred was lost.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
+/// TLS's numbers for certificates that are not good, not trusted or not there (RFC 8446 §6).
+const CERTIFICATE_ALERTS: [u8; 7] = [42, 43, 44, 45, 46, 48, 116];
+
 /// How many strangers and friends an endpoint takes.
 #[derive(Debug, Clone, Copy)]
 pub struct EndpointLimits {
     /// Connections, half-open ones included; more are refused.
     pub connections_max: usize,
-    /// Handshakes under way from which on an address must show that it can receive (retry).
+    /// Handshakes under way from which on an address must show that it can receive (retry). Less
+    /// than what the layer above takes at once, or forged addresses alone could fill it.
     pub unvalidated_max: usize,
+    /// Connections of one address, or one IPv6 network, that are not introduced yet. More than
+    /// `unvalidated_max`, or forged addresses could shut a true one out; less than what the layer
+    /// above takes at once, or one address could.
+    pub strangers_per_address_max: usize,
 }
 
 impl Default for EndpointLimits {
     fn default() -> Self {
-        Self { connections_max: 20_000, unvalidated_max: 256 }
+        Self { connections_max: 20_000, unvalidated_max: 64, strangers_per_address_max: 128 }
     }
 }
 
@@ -94,6 +104,28 @@ struct Load {
     limits: EndpointLimits,
     connections: AtomicUsize,
     half_open: AtomicUsize,
+    strangers: Mutex<Strangers>,
+    clock: Clock,
+}
+
+impl Load {
+    fn new(limits: EndpointLimits) -> Self {
+        Self {
+            limits,
+            connections: AtomicUsize::new(0),
+            half_open: AtomicUsize::new(0),
+            strangers: Mutex::new(Strangers::new(limits.strangers_per_address_max)),
+            clock: Clock::system(),
+        }
+    }
+
+    fn strangers(&self) -> MutexGuard<'_, Strangers> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn standing(&self, address: SocketAddr) -> Standing {
+        self.strangers().standing(network_of(address), self.clock.now())
+    }
 }
 
 impl Endpoint {
@@ -127,9 +159,7 @@ impl Endpoint {
         edge: Edge,
         limits: EndpointLimits,
     ) -> Result<Self, BindError> {
-        let load =
-            Load { limits, connections: AtomicUsize::new(0), half_open: AtomicUsize::new(0) };
-        let load = Arc::new(load);
+        let load = Arc::new(Load::new(limits));
         if let Some(network) = simulated::Network::current() {
             let names = tls.map(ServerTls::names);
             let taken = || BindError::Bind { address, source: io::ErrorKind::AddrInUse.into() };
@@ -189,34 +219,50 @@ impl Endpoint {
     /// its own, so that one slow stranger keeps nobody waiting.
     pub async fn accept(&self) -> Option<Accepting> {
         loop {
-            let half_open = self.load.half_open.load(Ordering::Relaxed);
-            let incoming = match &self.inner {
+            let (incoming, standing) = match &self.inner {
                 Inner::Quic(endpoint) => {
                     let incoming = endpoint.accept().await?;
-                    if half_open >= self.load.limits.unvalidated_max && incoming.may_retry() {
+                    let standing = self.load.standing(incoming.remote_address());
+                    let half_open = self.load.half_open.load(Ordering::Relaxed);
+                    let asked = half_open >= self.load.limits.unvalidated_max
+                        || standing == Standing::Crowded;
+                    // A crowd is held against an address only once it has shown to be its own.
+                    if asked && standing != Standing::Barred && incoming.may_retry() {
                         metrics::address_validation_asked(self.edge.label());
                         // Fails only where a retry is not allowed, which was asked.
                         let _ = incoming.retry();
                         continue;
                     }
-                    Incoming::Quic(Box::new(incoming))
+                    (Incoming::Quic(Box::new(incoming)), standing)
                 }
-                Inner::Simulated(socket) => Incoming::Simulated(socket.accept().await?),
+                Inner::Simulated(socket) => {
+                    (Incoming::Simulated(socket.accept().await?), Standing::Welcome)
+                }
             };
-            let Some(slot) = self.slot() else {
+            let slot = match standing {
+                Standing::Welcome => self.slot(network_of(incoming.remote())),
+                Standing::Crowded | Standing::Barred => None,
+            };
+            let Some(slot) = slot else {
                 metrics::connection_refused(self.edge.label());
-                incoming.refuse();
+                if self.load.strangers().tells(self.load.clock.now()) {
+                    incoming.refuse();
+                } else {
+                    incoming.ignore();
+                }
                 continue;
             };
             return Some(Accepting { incoming, edge: self.edge, slot });
         }
     }
 
-    fn slot(&self) -> Option<Slot> {
+    fn slot(&self, network: IpAddr) -> Option<Slot> {
         let max = self.load.limits.connections_max;
         let taken = self.load.connections.fetch_add(1, Ordering::Relaxed);
-        let slot = Slot { load: Arc::clone(&self.load), half_open: true };
-        slot.load.half_open.fetch_add(1, Ordering::Relaxed);
+        self.load.half_open.fetch_add(1, Ordering::Relaxed);
+        self.load.strangers().came(network);
+        let load = Arc::clone(&self.load);
+        let slot = Slot { load, half_open: true, network, is_stranger: AtomicBool::new(true) };
         // Over the limit the slot is given back by its drop.
         (taken < max).then_some(slot)
     }
@@ -316,6 +362,14 @@ impl Incoming {
         }
     }
 
+    /// Turns it away without a word.
+    fn ignore(self) {
+        match self {
+            Self::Quic(incoming) => incoming.ignore(),
+            Self::Simulated(incoming) => incoming.refuse(),
+        }
+    }
+
     async fn complete(self, edge: Edge) -> Result<Connection, Closed> {
         match self {
             Self::Quic(incoming) => Ok(Connection::new((*incoming).await?, edge)),
@@ -352,7 +406,14 @@ impl Accepting {
                 slot.handshake_done();
                 Ok(connection.in_slot(slot))
             }
-            Ok(Err(source)) => Err(AcceptError::Handshake { address, source }),
+            Ok(Err(source)) => {
+                // Whoever comes to show a certificate has shown that the address is its own.
+                if matches!(source, Closed::Tls { alert, .. } if CERTIFICATE_ALERTS.contains(&alert))
+                {
+                    slot.at_fault();
+                }
+                Err(AcceptError::Handshake { address, source })
+            }
             Err(_) => Err(AcceptError::TimedOut { address }),
         };
         match &result {
@@ -368,9 +429,23 @@ impl Accepting {
 pub(super) struct Slot {
     load: Arc<Load>,
     half_open: bool,
+    network: IpAddr,
+    is_stranger: AtomicBool,
 }
 
 impl Slot {
+    /// The layer above knows who it is.
+    pub(super) fn introduced(&self) {
+        if self.is_stranger.swap(false, Ordering::Relaxed) {
+            self.load.strangers().is_stranger_no_more(self.network);
+        }
+    }
+
+    /// What came over the connection was wrong.
+    pub(super) fn at_fault(&self) {
+        self.load.strangers().at_fault(self.network, self.load.clock.now());
+    }
+
     fn handshake_done(&mut self) {
         if std::mem::take(&mut self.half_open) {
             self.load.half_open.fetch_sub(1, Ordering::Relaxed);
@@ -381,6 +456,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.handshake_done();
+        self.introduced();
         self.load.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -82,6 +82,20 @@ const TLS_ALERTS: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;
 const CONNECTION_REFUSED: u64 = 0x02;
 
 impl Closed {
+    /// What it is counted as.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Here => "closed_here",
+            Self::There { .. } => "closed_there",
+            Self::TimedOut => "timed_out",
+            Self::Restarted => "restarted",
+            Self::Refused => "refused",
+            Self::Tls { .. } => "tls",
+            Self::Protocol { .. } => "protocol",
+        }
+    }
+
     fn from_transport_code(code: impl Into<u64>, reason: String) -> Self {
         let code = code.into();
         if code == CONNECTION_REFUSED {

@@ -16,6 +16,7 @@ mod frame_sender;
 pub mod profile;
 #[doc(hidden)]
 pub mod simulated;
+mod strangers;
 pub mod tls;
 
 #[cfg(all(test, feature = "server"))]

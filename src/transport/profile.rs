@@ -19,8 +19,16 @@ pub enum Edge {
     Peer,
 }
 
-/// Streams that a client may have open towards a node, of each sort.
-pub const CLIENT_STREAMS_MAX: u32 = 8;
+/// Streams that a client may have open towards a node, of each sort: the control stream, and one
+/// that is too many and of which it is told so.
+pub const CLIENT_STREAMS_MAX: u32 = 2;
+/// First packets that wait to be taken up; those beyond are dropped, and their senders knock again.
+pub const KNOCKS_MAX: usize = 4_096;
+/// Bytes kept of one that knocks and is not taken up yet, beyond its first packet.
+pub const KNOCK_BYTES_MAX: u64 = 64 * 1024;
+/// Such bytes of all that knock.
+pub const KNOCKS_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
 /// Streams of one sort that a node may have open towards a client; bulk replies come on their own.
 pub const SERVER_STREAMS_MAX: u32 = 16;
 /// Streams that a peer may have open, of each sort: lanes and calls.

@@ -243,6 +243,7 @@ async fn frames_over_the_limit_are_refused_on_both_sides() {
 async fn ends_are_told_apart() {
     let house = House::new();
     let (dialed, accepted, _endpoints) = house.pair().await;
+    accepted.permit_streams(8);
     let open = |bytes: &'static [u8]| {
         let (dialed, accepted) = (dialed.clone(), accepted.clone());
         async move {
@@ -361,7 +362,7 @@ async fn who_is_not_trusted_is_refused_by_name_of_the_fault() {
 #[tokio::test]
 async fn a_full_endpoint_refuses_and_takes_again_when_there_is_room() {
     let house = House::new();
-    let limits = EndpointLimits { connections_max: 1, unvalidated_max: 100 };
+    let limits = EndpointLimits { connections_max: 1, ..EndpointLimits::default() };
     let server = house.listen_at(Edge::Client, loopback(), limits);
     let address = server.local_address();
     let tls = house.client_tls();
@@ -390,11 +391,57 @@ async fn a_full_endpoint_refuses_and_takes_again_when_there_is_room() {
 #[tokio::test]
 async fn a_crowd_of_strangers_must_show_that_it_can_receive() {
     let house = House::new();
-    let limits = EndpointLimits { connections_max: 100, unvalidated_max: 0 };
+    let limits = EndpointLimits { unvalidated_max: 0, ..EndpointLimits::default() };
     let server = house.listen_at(Edge::Client, loopback(), limits);
     // Every handshake is asked to retry, and still ends well.
     let (dialed, accepted) = handshake(&server, "127.0.0.1", &house.client_tls()).await;
     assert!(dialed.is_ok() && accepted.is_ok());
+}
+
+#[tokio::test]
+async fn strangers_of_one_address_do_not_keep_another_out() {
+    let house = House::new();
+    let limits = EndpointLimits { strangers_per_address_max: 3, ..EndpointLimits::default() };
+    let server = house.listen_at(Edge::Client, loopback(), limits);
+    let address = server.local_address();
+    let tls = house.client_tls();
+    let supervisor = Supervisor::new("test");
+    let (given, mut taken) = tokio::sync::mpsc::channel(8);
+    let accepting = server.clone();
+    supervisor.spawn("acceptor", async move {
+        while let Some(accepting) = accepting.accept().await {
+            given.send(accepting.complete().await.unwrap()).await.unwrap();
+        }
+    });
+    let crowd = Endpoint::dial_only(loopback(), Edge::Client).unwrap();
+    let connect = |endpoint: Endpoint, tls: ClientTls| async move {
+        soon(endpoint.connect(address, "127.0.0.1", &tls, PATIENCE)).await
+    };
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let dialed = connect(crowd.clone(), tls.clone()).await.unwrap();
+        kept.push((dialed, soon(taken.recv()).await.unwrap()));
+    }
+    // It has shown that the address is its own, and that has as many as it may.
+    let refused = connect(crowd.clone(), tls.clone()).await;
+    let Err(ConnectError::Handshake { source, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(source, Closed::Refused);
+    let elsewhere = Endpoint::dial_only("127.0.0.2:0".parse().unwrap(), Edge::Client).unwrap();
+    let _other = connect(elsewhere, tls.clone()).await.unwrap();
+    // One that is introduced makes room for the next, and one that leaves does.
+    kept[0].1.introduced();
+    let _next = connect(crowd.clone(), tls.clone()).await.unwrap();
+    assert!(connect(crowd.clone(), tls.clone()).await.is_err());
+    kept.truncate(1);
+    let _last = connect(crowd.clone(), tls.clone()).await.unwrap();
+    // One that is in good standing is turned away for the faults of those beside it.
+    for _ in 0..strangers::FAULTS_MAX {
+        kept[0].1.at_fault();
+    }
+    kept[0].1.introduced();
+    let barred = connect(crowd, tls).await;
+    let Err(ConnectError::Handshake { source, .. }) = barred else { panic!("{barred:?}") };
+    assert_eq!(source, Closed::Refused);
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::error::TlsError;
-use super::profile::Edge;
+use super::profile::{Edge, KNOCK_BYTES_MAX, KNOCKS_BYTES_MAX, KNOCKS_MAX};
 #[cfg(feature = "server")]
 use crate::clock::Clock;
 #[cfg(feature = "server")]
@@ -234,6 +234,8 @@ impl ServerTls {
         let crypto = QuicServerConfig::try_from(tls).map_err(|_| TlsError::NoCipherSuite)?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         config.transport_config(edge.server_parameters());
+        config.max_incoming(KNOCKS_MAX);
+        config.incoming_buffer_size(KNOCK_BYTES_MAX).incoming_buffer_size_total(KNOCKS_BYTES_MAX);
         Ok(Self { edge, config, leaf: identity.chain.first().cloned() })
     }
 

@@ -1,12 +1,13 @@
 //! Peers that do not belong: refused by name, told of once, and the cluster goes on.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::{BufMut, BytesMut};
 use quorate::domain::id::{ClusterId, NodeId};
 use quorate::peer::{Authority, Identity, Refusal};
 use quorate::protocol::frame::put_frame;
 use quorate::protocol::peer_message::{CONTROL_LANE, HELLO, Hello};
+use quorate::telemetry::recorder::Recorder;
 use quorate::transport::certificate::{Pem, make_ca, make_node};
 use quorate::transport::profile::Edge;
 use quorate::transport::tls::{ANY_NODE, ClientTls};
@@ -57,6 +58,19 @@ impl Audit {
     }
 }
 
+/// Refusals of peers that this process has counted under a reason; all its tests count together.
+fn refusals(reason: &str) -> f64 {
+    static RECORDER: OnceLock<Recorder> = OnceLock::new();
+    let text = RECORDER.get_or_init(|| Recorder::install().unwrap()).render();
+    let (reason, by) = (format!("reason=\"{reason}\""), "by=\"us\"");
+    let counted = text.lines().filter(|line| {
+        line.starts_with("quorate_peer_refusals_total{")
+            && line.contains(&reason)
+            && line.contains(by)
+    });
+    counted.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
 /// A connection to a node's peer port under a certificate of `ca` for this name.
 async fn dial(stage: &Stage, trusted: &Pem, ca: &Pem, certificate: &str) -> (Connection, Endpoint) {
     let pem = make_node(ca, &name(certificate), &[]).unwrap();
@@ -85,6 +99,8 @@ async fn refusal(connection: &Connection, hello: &Hello) -> Option<Refusal> {
 #[tokio::test]
 async fn peers_that_do_not_belong_are_refused_named_and_audited() {
     let audit = Audit::default();
+    let reasons = ["certificate", "wrong_cluster", "wrong_identity", "certificate_name"];
+    let before = reasons.map(refusals);
     // One thread: the node's tasks log here too.
     let _guard =
         tracing::subscriber::set_default(tracing_subscriber::registry().with(audit.clone()));
@@ -126,6 +142,9 @@ async fn peers_that_do_not_belong_are_refused_named_and_audited() {
     ] {
         assert!(audit.has(code, reason), "{code} {reason}: {:?}", audit.0.lock().unwrap());
     }
+    for (reason, before) in reasons.into_iter().zip(before) {
+        assert!(refusals(reason) > before, "{reason} was not counted");
+    }
     // Nothing of it touched the cluster.
     writer.ask(&update(topic, 1)).await;
     assert!(stage.node("n1").is_leader());
@@ -146,6 +165,7 @@ async fn garbage_on_the_peer_port_ends_its_own_connection() {
         seed ^= seed << 17;
         seed
     };
+    let (before, mut refused) = (refusals("bad_hello"), 0);
     for round in 0..24 {
         let (connection, _endpoint) = dial(&stage, &stage.ca, &stage.ca, "n2").await;
         let (mut sender, _receiver) = soon(connection.open_bi()).await.unwrap();
@@ -182,12 +202,14 @@ async fn garbage_on_the_peer_port_ends_its_own_connection() {
         if round % 4 != 2 {
             match soon(connection.closed()).await {
                 Closed::There { code, .. } => {
-                    assert!(Refusal::from_code(code).is_some(), "round {round}: {code:?}");
+                    assert_eq!(Refusal::from_code(code), Some(Refusal::BadHello), "round {round}");
+                    refused += 1;
                 }
                 other => panic!("round {round}: not told why: {other:?}"),
             }
         }
         writer.ask(&update(topic, round + 1)).await;
     }
+    assert!(refusals("bad_hello") >= before + f64::from(refused), "{refused}");
     assert!(stage.node("n1").is_leader());
 }

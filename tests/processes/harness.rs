@@ -335,6 +335,8 @@ pub(crate) fn say(text: &str) {
 pub(crate) struct Lone {
     pub(crate) dir: PathBuf,
     pub(crate) client: SocketAddr,
+    pub(crate) peer: SocketAddr,
+    pub(crate) http: SocketAddr,
     /// The administrator's, as it was printed.
     pub(crate) password: String,
     child: Owned,
@@ -365,14 +367,31 @@ impl Lone {
         let ports = wait(Duration::from_secs(20), || {
             serde_json::from_str::<Value>(&fs::read_to_string(dir.join("ports.json")).ok()?).ok()
         });
-        let client = ports.unwrap()["client"].as_str().unwrap().parse().unwrap();
-        Self { dir: dir.to_owned(), client, password, child }
+        let ports = ports.unwrap();
+        let port = |of: &str| ports[of].as_str().unwrap().parse().unwrap();
+        let (client, peer, http) = (port("client"), port("peer"), port("http"));
+        Self { dir: dir.to_owned(), client, peer, http, password, child }
     }
 
     /// Memory that the node occupies.
     pub(crate) fn rss_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.0.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        self.memory().rss_kib()
+    }
+
+    /// To look at its memory from another thread.
+    pub(crate) fn memory(&self) -> Memory {
+        Memory(self.child.0.id())
+    }
+}
+
+/// A process whose memory is looked at.
+pub(crate) struct Memory(pub(crate) u32);
+
+impl Memory {
+    /// What it occupies; zero once the process is gone.
+    pub(crate) fn rss_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        line.map_or(0, |line| line.split_whitespace().nth(1).unwrap().parse().unwrap())
     }
 }

@@ -13,7 +13,7 @@ use quorate::protocol::server_message::{Acknowledged, Acknowledgement, Reply};
 use quorate::protocol::topic::{ConstraintNode, WireSpecification, WireValue};
 use quorate::protocol::{ClientMessage, ErrorCode, ServerMessage};
 
-use crate::harness::{Node, path, soon};
+use crate::harness::{Counter, Node, path, soon};
 use crate::hostile::{Raw, command};
 
 /// Numbers that look random and are the same in every run.
@@ -113,12 +113,19 @@ async fn random_bytes_end_their_own_connection_under_a_code() {
             }
             _ => BytesMut::from(&dice.bytes(4_096)[..]),
         };
+        let counter = |name, is_known: bool| is_known.then(|| Counter::of(name, ""));
+        let closed = counter("quorate_connections_closed_total", is_known);
+        let refused = counter("quorate_sessions_refused_total", !is_known);
         raw.send_bytes(garbage.freeze()).await;
         raw.finish().await;
         // A named code, or an end without one where the bytes were too few to be wrong.
         if let Some(code) = last_word(&mut raw).await {
             let code = ErrorCode::from(code);
             assert!(!matches!(code, ErrorCode::Unknown(_) | ErrorCode::Internal), "{code}");
+            drop(raw);
+            for counter in [closed, refused].into_iter().flatten() {
+                counter.rises_by(1.0).await;
+            }
         }
         still_serves(&good, round).await;
     }
@@ -189,8 +196,10 @@ async fn a_replayed_request_is_answered_again_and_not_applied_again() {
     }
     assert_eq!(seen, [1, 2, 3]);
     // Out of order is no replay: it ends the connection.
+    let counter = Counter::of_code("quorate_connections_closed_total", ErrorCode::Gap);
     raw.send(&update(9, 9)).await;
     assert_eq!(raw.closed().await, ErrorCode::Gap);
+    counter.rises_by(1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -249,6 +258,7 @@ async fn what_cannot_be_a_path_a_value_or_a_selector_is_refused_by_name_and_soon
     let clock = Clock::system();
     for (request, (what, asked, code)) in (1..).zip(cases) {
         let started = clock.now();
+        let counter = Counter::of_code("quorate_requests_refused_total", code);
         raw.send(&command(request, &asked)).await;
         let is_answer = |message: &ServerMessage| {
             matches!(message, ServerMessage::Reply { .. } | ServerMessage::Acknowledged(_))
@@ -267,6 +277,7 @@ async fn what_cannot_be_a_path_a_value_or_a_selector_is_refused_by_name_and_soon
             other => panic!("{what}: {other:?}"),
         };
         assert_eq!(found, (request, code), "{what}");
+        counter.rises_by(1.0).await;
         assert!(
             clock.since(started) < Duration::from_secs(3),
             "{what}: {:?}",

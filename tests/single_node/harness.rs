@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use quorate::client::{Client, ClientConfig, ConnectFailed};
@@ -11,13 +11,14 @@ use quorate::clock::Clock;
 use quorate::domain::node_name::NodeName;
 use quorate::domain::topic::path::TopicPath;
 use quorate::gateway::{Gateway, GatewayLimits};
-use quorate::protocol::VERSION;
 use quorate::protocol::handshake::{Credentials, Hello};
+use quorate::protocol::{ErrorCode, VERSION};
 use quorate::replication::{
     FoundingSettings, NodeState, PERMITS, PeerSettings, Replication, ReplicationSettings,
     Retention, Timing,
 };
 use quorate::supervisor::Supervisor;
+use quorate::telemetry::recorder::Recorder;
 use quorate::transport::certificate::{make_ca, make_node};
 use quorate::transport::profile::Edge;
 use quorate::transport::tls::{ANY_NODE, Authority, ClientTls, Identity, ServerTls};
@@ -46,6 +47,53 @@ pub(crate) fn path(text: &str) -> TopicPath {
     TopicPath::parse(text).unwrap()
 }
 
+/// A counter as `/metrics` shows it. All tests of this process count together, so that it may only
+/// be expected to rise.
+pub(crate) struct Counter {
+    name: &'static str,
+    /// A label as it is shown, or nothing.
+    label: String,
+    before: f64,
+}
+
+impl Counter {
+    pub(crate) fn of(name: &'static str, label: impl Into<String>) -> Self {
+        let mut counter = Self { name, label: label.into(), before: 0.0 };
+        counter.before = counter.now();
+        counter
+    }
+
+    /// Of requests, sessions or connections that were refused or ended under a wire error.
+    pub(crate) fn of_code(name: &'static str, code: ErrorCode) -> Self {
+        Self::of(name, format!("code=\"{}\"", code.number()))
+    }
+
+    /// Waits until it has risen since it was made, by at least this.
+    pub(crate) async fn rises_by(&self, least: f64) {
+        let risen = async {
+            while self.now() < self.before + least {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, risen).await.is_ok();
+        assert!(in_time, "{} {} is {}, was {}", self.name, self.label, self.now(), self.before);
+    }
+
+    fn now(&self) -> f64 {
+        let text = recorder().render();
+        let lines = text.lines().filter(|line| {
+            let rest = line.strip_prefix(self.name);
+            rest.is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(&self.label)
+        });
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+fn recorder() -> &'static Recorder {
+    static RECORDER: OnceLock<Recorder> = OnceLock::new();
+    RECORDER.get_or_init(|| Recorder::install().unwrap())
+}
+
 fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
@@ -67,6 +115,7 @@ impl Node {
     }
 
     async fn build(limits: GatewayLimits, permits: usize) -> Self {
+        recorder();
         let dir = tempfile::tempdir().unwrap();
         let ca = make_ca("test").unwrap();
         let name = NodeName::parse("n1").unwrap();

@@ -7,13 +7,13 @@ use quorate::client::Value;
 use quorate::domain::topic::specification::{Specification, TopicType};
 use quorate::gateway::GatewayLimits;
 use quorate::protocol::command::ClientCommand;
-use quorate::protocol::handshake::{Hello, Refused, Welcome};
-use quorate::protocol::read::{Answer, Level, Query, Read};
+use quorate::protocol::handshake::{Hello, Look, Refused, Welcome};
+use quorate::protocol::read::{Answer, Fetch, Level, Query, Read};
 use quorate::protocol::server_message::{Acknowledged, Acknowledgement};
-use quorate::protocol::{ClientMessage, ErrorCode, ServerMessage, kind};
+use quorate::protocol::{ClientMessage, ErrorCode, ServerMessage, VERSION, kind};
 use quorate::transport::{CloseCode, Closed, ConnectError, Connection, FrameReceiver, FrameSender};
 
-use crate::harness::{Node, path, soon};
+use crate::harness::{Counter, Node, path, soon};
 
 /// A connection that says what it is told to.
 pub(crate) struct Raw {
@@ -79,6 +79,17 @@ impl Raw {
         let (both, one) =
             tokio::join!(futures::future::join_all(both), futures::future::join_all(one));
         both.into_iter().chain(one).filter(|granted| *granted).count()
+    }
+
+    /// Says something on a stream beside the control stream.
+    pub(crate) async fn says_beside(&self, both_ways: bool) {
+        let word = Bytes::from_static(b"\x01\0\0\0\x05");
+        let mut stream = if both_ways {
+            soon(self.connection.open_bi()).await.unwrap().0
+        } else {
+            soon(self.connection.open_uni()).await.unwrap()
+        };
+        soon(stream.send_frames(word)).await.unwrap();
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -173,10 +184,12 @@ async fn each_violation_ends_its_own_connection_with_its_code() {
         ("a huge frame", Bytes::from_static(b"\xff\xff\xff\x7f"), ErrorCode::FrameTooLong),
     ];
     for (what, bytes, code) in cases {
+        let counter = Counter::of_code("quorate_connections_closed_total", code);
         let mut raw = Raw::connect(&node).await;
         raw.welcome(&node.hello()).await;
         raw.send_bytes(bytes).await;
         assert_eq!(raw.closed().await, code, "{what}");
+        counter.rises_by(1.0).await;
         good.set(&path("g"), Value::Int64(i64::from(code.number()))).await.unwrap();
     }
     good.close().await;
@@ -187,20 +200,25 @@ async fn strangers_that_do_not_say_hello_properly_are_refused() {
     let node = Node::start().await;
     let mut other_version = node.hello();
     other_version.version = 999;
+    let counter = Counter::of_code("quorate_sessions_refused_total", ErrorCode::Version);
     let refused = Raw::connect(&node).await.refused(&other_version).await;
     assert_eq!(refused.code, ErrorCode::Version.number());
+    counter.rises_by(1.0).await;
 
     for (bytes, code) in [
         (Bytes::from_static(b"\x01\0\0\0\x06"), ErrorCode::OutOfPlace),
         (Bytes::from_static(b"\x03\0\0\0\x01\xff\xff"), ErrorCode::Malformed),
         (Bytes::from_static(b"\xff\xff\xff\xff"), ErrorCode::FrameTooLong),
     ] {
+        let counter = Counter::of_code("quorate_sessions_refused_total", code);
         let mut raw = Raw::connect(&node).await;
         raw.send_bytes(bytes).await;
         match raw.next().await {
             Some(ServerMessage::Refused(refused)) => assert_eq!(refused.code, code.number()),
             other => panic!("{other:?}"),
         }
+        drop(raw);
+        counter.rises_by(1.0).await;
     }
 }
 
@@ -209,6 +227,12 @@ async fn unreadable_commands_are_refused_under_their_numbers() {
     let node = Node::start().await;
     let mut raw = Raw::connect(&node).await;
     raw.welcome(&node.hello()).await;
+    let counters = [
+        (ErrorCode::Undecodable, 2.0),
+        (ErrorCode::InvalidSelector, 1.0),
+        (ErrorCode::InvalidPath, 1.0),
+    ]
+    .map(|(code, count)| (Counter::of_code("quorate_requests_refused_total", code), count));
     raw.send(&ClientMessage::Update { request: 1, record: Bytes::from_static(b"\xff\xff") }).await;
     raw.send(&ClientMessage::Command { request: 2, body: Bytes::from_static(b"\xff") }).await;
     raw.send(&raw.select(3, "*(")).await;
@@ -226,6 +250,9 @@ async fn unreadable_commands_are_refused_under_their_numbers() {
             panic!("{reply:?}")
         };
         assert_eq!((request, code), (wanted, reason.number()), "{text}");
+    }
+    for (counter, count) in counters {
+        counter.rises_by(count).await;
     }
     // The session goes on.
     raw.send(&raw.select(5, ">a")).await;
@@ -250,11 +277,13 @@ async fn every_read_is_answered_even_if_there_are_too_many() {
     let read = Read { level: Level::Local, at_least: None, deadline_ms: None, query: Query::Ping };
     let mut buffer = BytesMut::new();
     const READS: u64 = 500;
+    let counter = Counter::of_code("quorate_requests_refused_total", ErrorCode::TooManyRequests);
     for correlation in 0..READS {
         ClientMessage::Read { correlation, read: Ok(read.clone()) }.put(&mut buffer);
     }
     raw.send_bytes(buffer.freeze()).await;
     let mut seen = std::collections::BTreeSet::new();
+    let mut refused = 0;
     while (seen.len() as u64) < READS {
         let reply = raw.until(|message| matches!(message, ServerMessage::ReadReply { .. })).await;
         let ServerMessage::ReadReply { correlation, reply } = reply else { panic!("{reply:?}") };
@@ -262,12 +291,14 @@ async fn every_read_is_answered_even_if_there_are_too_many() {
         match reply.answer {
             Answer::Pong => {}
             Answer::Refused { code, retry_ms, .. } => {
+                refused += 1;
                 assert_eq!(code, ErrorCode::TooManyRequests.number());
                 assert!(retry_ms.is_some());
             }
             other => panic!("{other:?}"),
         }
     }
+    counter.rises_by(f64::from(refused)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -283,6 +314,8 @@ async fn silent_strangers_are_bounded_and_let_go_in_time() {
     while silent.len() < limits.handshakes_max {
         silent.push(node.connect_from(&endpoint).await.unwrap());
     }
+    let turned_away = Counter::of("quorate_connections_refused_total", "edge=\"client\"");
+    let timed_out = Counter::of_code("quorate_sessions_refused_total", ErrorCode::HelloTimeout);
     let refused = node.connect_from(&endpoint).await;
     let Err(ConnectError::Handshake { source, .. }) = refused else { panic!("{refused:?}") };
     assert_eq!(source, Closed::Refused);
@@ -294,6 +327,36 @@ async fn silent_strangers_are_bounded_and_let_go_in_time() {
             other => panic!("{other:?}"),
         }
     }
+    turned_away.rises_by(1.0).await;
+    timed_out.rises_by(limits.handshakes_max as f64).await;
+    node.client().await.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_does_not_take_its_answer_gives_its_place_up() {
+    let limits = GatewayLimits {
+        handshakes_max: 1,
+        handshake_timeout: Duration::from_secs(3),
+        ..GatewayLimits::default()
+    };
+    let node = Node::start_with(limits).await;
+    let good = node.client().await;
+    let big = vec![7; 500 * 1024];
+    good.add_topic(&path("big"), &Specification::plain(TopicType::Binary)).await.unwrap();
+    good.set(&path("big"), Value::Binary(&big)).await.unwrap();
+    let counter = Counter::of_code("quorate_sessions_refused_total", ErrorCode::HelloTimeout);
+    // A look at more than the stream's window holds, of which nothing is read.
+    let query = Query::Fetch(Fetch {
+        selector: ">big".to_owned(),
+        values: Some(TopicType::Binary.code()),
+        ..Fetch::default()
+    });
+    let read = Read { level: Level::Local, at_least: None, deadline_ms: None, query };
+    let Hello { client, credentials, .. } = node.hello();
+    let look = Look { version: VERSION, client, credentials, read };
+    let mut deaf = Raw::connect(&node).await;
+    deaf.send(&ClientMessage::Look(look)).await;
+    counter.rises_by(1.0).await;
     node.client().await.close().await;
 }
 
@@ -304,7 +367,9 @@ async fn a_node_takes_no_more_sessions_than_it_may() {
     let (mut first, mut second) = (Raw::connect(&node).await, Raw::connect(&node).await);
     first.welcome(&node.hello()).await;
     second.welcome(&node.hello()).await;
+    let counter = Counter::of_code("quorate_sessions_refused_total", ErrorCode::TooManySessions);
     let refused = Raw::connect(&node).await.refused(&node.hello()).await;
+    counter.rises_by(1.0).await;
     assert_eq!(refused.code, ErrorCode::TooManySessions.number());
     assert!(refused.retry_ms.is_some());
     first.send(&ClientMessage::Goodbye).await;

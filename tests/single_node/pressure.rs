@@ -11,19 +11,28 @@ use quorate::protocol::record::{Target, put_record};
 use quorate::protocol::{ClientMessage, ErrorCode, ServerMessage};
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::harness::{Node, path, soon};
+use crate::harness::{Counter, Node, path, soon};
 use crate::hostile::Raw;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_streams_are_not_granted() {
+async fn a_thousand_streams_are_not_granted_and_the_second_is_one_too_many() {
     let node = Node::start().await;
     let mut raw = Raw::connect(&node).await;
     raw.welcome(&node.hello()).await;
+    let counter = Counter::of_code("quorate_connections_closed_total", ErrorCode::OutOfPlace);
     let granted = raw.streams(1_000, Duration::from_millis(500)).await;
-    // Eight of each kind, the control stream among them; none but that is ever read.
+    // Two of each kind at a time, the control stream among them, until the node has seen one.
     assert!(granted < 16, "{granted}");
-    raw.send(&ClientMessage::Goodbye).await;
-    assert_eq!(raw.closed().await, ErrorCode::None);
+    assert_eq!(raw.closed().await, ErrorCode::OutOfPlace);
+    counter.rises_by(1.0).await;
+    for both_ways in [true, false] {
+        let counter = Counter::of_code("quorate_connections_closed_total", ErrorCode::OutOfPlace);
+        let mut raw = Raw::connect(&node).await;
+        raw.welcome(&node.hello()).await;
+        raw.says_beside(both_ways).await;
+        assert_eq!(raw.closed().await, ErrorCode::OutOfPlace);
+        counter.rises_by(1.0).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -38,6 +47,12 @@ async fn a_gibibyte_in_one_frame_is_refused_at_its_head() {
         let mut head = BytesMut::new();
         head.put_u32_le(1 << 30);
         head.put_u8(2);
+        let name = if known {
+            "quorate_connections_closed_total"
+        } else {
+            "quorate_sessions_refused_total"
+        };
+        let counter = Counter::of_code(name, ErrorCode::FrameTooLong);
         raw.send_bytes(head.freeze()).await;
         let mut sent = 0;
         while sent < 1 << 30 && raw.pushes(Bytes::from(vec![0; PIECE])).await {
@@ -45,13 +60,14 @@ async fn a_gibibyte_in_one_frame_is_refused_at_its_head() {
         }
         // What the stream's window holds, and what was on its way.
         assert!(sent <= 8 * 1024 * 1024, "{sent} bytes were taken");
+        counter.rises_by(1.0).await;
     }
     node.client().await.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_never_reads_holds_nobody_up() {
-    const COUNT: i64 = 3_000;
+    const COUNT: i64 = 5_000;
     let node = Node::start().await;
     let writer = node.client().await;
     let watcher = node.client().await;
@@ -60,6 +76,7 @@ async fn a_client_that_never_reads_holds_nobody_up() {
         writer.add_topic(&path(topic), &Specification::plain(kind)).await.unwrap();
     }
     let mut events = watcher.subscribe(">count").await.unwrap();
+    let lagged = Counter::of("quorate_sessions_lagged_total", "");
     let mut deaf = Vec::new();
     for _ in 0..4 {
         let mut raw = Raw::connect(&node).await;
@@ -69,7 +86,7 @@ async fn a_client_that_never_reads_holds_nobody_up() {
         // From here on nothing of its streams is read.
         deaf.push(raw);
     }
-    let mut value = vec![0; 8 * 1024];
+    let mut value = vec![0; 4 * 1024];
     for number in 1..=COUNT {
         value[..8].copy_from_slice(&number.to_le_bytes());
         let big = Target::Path(path("big"));
@@ -84,6 +101,7 @@ async fn a_client_that_never_reads_holds_nobody_up() {
             last = i64::from_le_bytes(value[..].try_into().unwrap());
         }
     }
+    lagged.rises_by(1.0).await;
     // A deaf client is not cut off: it lags, and may begin to read at any time.
     for raw in &deaf {
         assert!(raw.is_open());
@@ -155,6 +173,8 @@ async fn wrong_credentials_are_refused_named_and_audited() {
     let _guard =
         tracing::subscriber::set_default(tracing_subscriber::registry().with(audit.clone()));
     let node = Node::start().await;
+    let counters = [("kind=\"password\"", 2.0), ("kind=\"anonymous\"", 1.0)]
+        .map(|(kind, count)| (Counter::of("quorate_authentications_failed_total", kind), count));
     let password = |principal: &str, password: &str| Credentials::Password {
         principal: principal.to_owned(),
         password: password.to_owned(),
@@ -172,6 +192,9 @@ async fn wrong_credentials_are_refused_named_and_audited() {
     assert_eq!(ErrorCode::from(refused.code), ErrorCode::AnonymousRefused);
     let audited = audit.0.lock().unwrap().iter().filter(|code| *code == "Q-500").count();
     assert_eq!(audited, 3);
+    for (counter, count) in counters {
+        counter.rises_by(count).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -223,9 +246,11 @@ async fn overload_is_shed_by_permits_and_what_is_taken_is_answered_in_time() {
         let record = record.clone().freeze();
         ClientMessage::Update { request, record }.put(&mut frames);
     }
+    let counter = Counter::of_code("quorate_requests_refused_total", ErrorCode::Overloaded);
     raw.send_bytes(frames.freeze()).await;
     let shed = raw.until(|message| matches!(message, ServerMessage::Shed { .. })).await;
     let ServerMessage::Shed { first, code, retry_ms } = shed else { panic!("{shed:?}") };
     assert_eq!(code, ErrorCode::Overloaded);
     assert!(first > 1 && retry_ms > 0, "{first} {retry_ms}");
+    counter.rises_by(1.0).await;
 }

@@ -39,6 +39,8 @@ use crate::replication::{Read, Replication, SessionProposer};
 use crate::telemetry::{event, metrics};
 use crate::transport::{Connection, FrameReceiver, FrameSender, ReceiveError};
 
+/// What a client may take to take its refusal.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a wrong password costs its sender at least.
 const WRONG_CREDENTIALS_DELAY: Duration = Duration::from_millis(200);
 
@@ -125,37 +127,36 @@ pub(in crate::gateway) async fn open(
     connection: &Connection,
 ) -> Result<Option<Opened>, NotOpened> {
     let deadline = hosting.clock.now() + hosting.limits.handshake_timeout;
-    let greeting = tokio::time::timeout_at(deadline, greet(connection));
-    let (mut greeting, hello) = match greeting.await {
-        Ok(Ok((greeting, Ok(First::Hello(hello))))) => (greeting, hello),
-        Ok(Ok((mut greeting, Ok(First::Look(look))))) => {
-            let looked = look::answer(hosting, connection, &mut greeting.sender, &look).await;
-            if let Err(refusal) = &looked {
-                refuse(hosting, &mut greeting.sender, refusal).await;
-            }
-            return looked.map(|()| None);
-        }
-        Ok(Ok((mut greeting, Err(refusal)))) => {
-            refuse(hosting, &mut greeting.sender, &refusal).await;
-            return Err(refusal);
-        }
-        Ok(Err(refusal)) => return Err(refusal),
-        Err(_) => return Err(NotOpened::new(ErrorCode::HelloTimeout, "no hello came in time")),
-    };
-    let claimed = claim(hosting, connection, &hello, deadline);
-    match claimed.await {
-        Ok(claimed) => match attach(hosting, greeting, &hello, claimed).await {
-            Ok(opened) => Ok(Some(opened)),
-            Err((mut sender, refusal)) => {
-                refuse(hosting, &mut sender, &refusal).await;
-                Err(refusal)
-            }
+    let late = |text: &str| NotOpened::new(ErrorCode::HelloTimeout, text);
+    let (mut greeting, first) = tokio::time::timeout_at(deadline, greet(connection))
+        .await
+        .unwrap_or_else(|_| Err(late("no hello came in time")))?;
+    let refusal = match first {
+        Ok(First::Hello(hello)) => match claim(hosting, connection, &hello, deadline).await {
+            Ok(claimed) => match attach(hosting, greeting, &hello, claimed).await {
+                Ok(opened) => return Ok(Some(opened)),
+                Err((returned, refusal)) => {
+                    greeting = returned;
+                    refusal
+                }
+            },
+            Err(refusal) => refusal,
         },
-        Err(refusal) => {
-            refuse(hosting, &mut greeting.sender, &refusal).await;
-            Err(refusal)
+        Ok(First::Look(look)) => {
+            let answer = look::answer(hosting, connection, &mut greeting.sender, &look);
+            // One that reads its answer slowly holds a place that others want.
+            match tokio::time::timeout_at(deadline, answer).await {
+                Ok(Ok(())) => return Ok(None),
+                Ok(Err(refusal)) => refusal,
+                Err(_) => return Err(late("the answer was not taken in time")),
+            }
         }
-    }
+        Err(refusal) => refusal,
+    };
+    // A client that takes nothing is not told.
+    let told = refuse(hosting, &mut greeting.sender, &refusal);
+    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, told).await;
+    Err(refusal)
 }
 
 /// Waits for the control stream and its first frame.
@@ -502,15 +503,15 @@ async fn attach(
     mut greeting: Greeting,
     hello: &Hello,
     claimed: Claimed,
-) -> Result<Opened, (FrameSender, NotOpened)> {
+) -> Result<Opened, (Greeting, NotOpened)> {
     let Claimed { session, epoch, secret, beginning, mut verdict } = claimed;
     let taken_over = || NotOpened::new(ErrorCode::TakenOver, "the session has moved on");
     let Some(registration) = hosting.registry.register(session, epoch) else {
-        return Err((greeting.sender, taken_over()));
+        return Err((greeting, taken_over()));
     };
     let view = hosting.replication.view();
     let Some(record) = view.session(session).filter(|record| record.epoch() == epoch) else {
-        return Err((greeting.sender, taken_over()));
+        return Err((greeting, taken_over()));
     };
     let (proposer, answers) = hosting.replication.attach(session, epoch, record.role_version());
     let past = match &beginning {
@@ -542,7 +543,7 @@ async fn attach(
     let mut buffer = BytesMut::new();
     ServerMessage::Welcome(welcome).put(&mut buffer);
     if let Err(error) = greeting.sender.queue_frames(buffer.freeze()) {
-        return Err((greeting.sender, NotOpened::new(ErrorCode::Internal, error)));
+        return Err((greeting, NotOpened::new(ErrorCode::Internal, error)));
     }
     Ok(Opened {
         session,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::domain::limits::SESSION_IN_FLIGHT_MAX;
 use crate::gateway::request::translate::{FollowUp, Unfit};
 
 /// What to do with a request that has come.
@@ -14,6 +15,9 @@ pub(in crate::gateway) enum Admission {
     Take,
     /// It follows a number that was shed: the client sends it again.
     PassOver,
+    /// It follows a shed number by more than a client may have unanswered: the client goes on as
+    /// if nothing had been said, and breaks the protocol.
+    Unheeding,
     /// A number before it is missing: the client breaks the protocol.
     Gap {
         /// What should have come.
@@ -60,7 +64,8 @@ impl Requests {
     pub(in crate::gateway) fn admit(&mut self, request: u64) -> Admission {
         if let Some(shed) = self.shed {
             if request > shed {
-                return Admission::PassOver;
+                let is_on_its_way = request - shed <= SESSION_IN_FLIGHT_MAX as u64;
+                return if is_on_its_way { Admission::PassOver } else { Admission::Unheeding };
             }
             self.shed = None;
             self.next = Some(request + 1);
@@ -144,6 +149,9 @@ mod tests {
         assert!(requests.take_note(1).is_some());
         assert_eq!(requests.admit(4), Admission::PassOver);
         assert_eq!(requests.admit(3), Admission::PassOver);
+        let last = 2 + SESSION_IN_FLIGHT_MAX as u64;
+        assert_eq!(requests.admit(last), Admission::PassOver);
+        assert_eq!(requests.admit(last + 1), Admission::Unheeding);
         assert_eq!(requests.admit(2), Admission::Take);
         assert_eq!(requests.admit(3), Admission::Take);
         requests.answered(2);
