@@ -8,6 +8,7 @@ use quorate::client::{Event, Value};
 use quorate::domain::topic::specification::{Specification, TopicType};
 use quorate::protocol::handshake::Credentials;
 use quorate::protocol::record::{Target, put_record};
+use quorate::protocol::server_message::Acknowledgement;
 use quorate::protocol::{ClientMessage, ErrorCode, ServerMessage};
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -253,4 +254,31 @@ async fn overload_is_shed_by_permits_and_what_is_taken_is_answered_in_time() {
     assert_eq!(code, ErrorCode::Overloaded);
     assert!(first > 1 && retry_ms > 0, "{first} {retry_ms}");
     counter.rises_by(1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_no_stream_of_the_nodes_holds_only_itself_up() {
+    // More than it grants, and more than the node sends at once.
+    const SELECTIONS: u64 = 100;
+    let node = Node::start().await;
+    let mut raw = Raw::connect(&node).await;
+    raw.welcome(&node.hello()).await;
+    for request in 1..=SELECTIONS {
+        raw.send(&raw.select(request, &format!(">a/{request}"))).await;
+    }
+    let mut answered = 0;
+    while answered < SELECTIONS {
+        let message = raw.until(|message| matches!(message, ServerMessage::Acknowledged(_))).await;
+        let ServerMessage::Acknowledged(entries) = message else { continue };
+        answered += (entries.iter())
+            .map(|entry| match entry {
+                Acknowledgement::Run { count, .. } => u64::from(*count),
+                Acknowledgement::One { .. } => 1,
+            })
+            .sum::<u64>();
+    }
+    let client = node.client().await;
+    let mut events = soon(client.subscribe("?.*//")).await.unwrap();
+    assert!(matches!(soon(events.next()).await, Some(Event::Current { .. })));
+    client.close().await;
 }

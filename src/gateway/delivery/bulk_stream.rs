@@ -28,8 +28,8 @@ pub(in crate::gateway) async fn send_initial_values(
     begin: BulkBegin,
     mut values: InitialValues,
 ) -> Result<(), SendError> {
-    let _permit = hosting.bulk.acquire().await;
     let mut stream = open(connection, begin).await?;
+    let _permit = hosting.bulk.acquire().await;
     let mut outgoing = Outgoing::default();
     loop {
         let done = values.write(&mut outgoing);
@@ -58,8 +58,8 @@ pub(in crate::gateway) async fn send_rows(
     rows: Vec<Row>,
     more: bool,
 ) -> Result<(), SendError> {
-    let _permit = hosting.bulk.acquire().await;
     let mut stream = open(connection, begin).await?;
+    let _permit = hosting.bulk.acquire().await;
     let count = rows.len() as u64;
     let mut buffer = BytesMut::new();
     for row in rows {
@@ -81,6 +81,7 @@ pub(in crate::gateway) fn begin(bulk: u64, purpose: BulkPurpose, entry: u64) -> 
     BulkBegin { bulk, purpose, position: Position::end_of_entry(entry) }
 }
 
+/// Opens a stream. Comes before the permit: a client that grants no stream holds up only itself.
 async fn open(connection: &Connection, begin: BulkBegin) -> Result<FrameSender, SendError> {
     let mut stream = connection.open_uni().await?;
     stream.set_priority(Priority::Low);
