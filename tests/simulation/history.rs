@@ -413,6 +413,8 @@ pub(crate) struct Vote {
     pub(crate) term: u64,
     /// The candidate or leader; none: nobody in this term.
     pub(crate) voted_for: Option<Node>,
+    /// It is known to have won: a quorum has voted for it.
+    pub(crate) elected: bool,
     pub(crate) at: Time,
 }
 

@@ -387,7 +387,13 @@ impl Model {
         self.leader = self.node();
         let (term, at, leader) = (self.term, self.now, self.leader);
         for node in (1..=NODES).map(Node) {
-            self.history.consensus.votes.push(Vote { node, term, voted_for: Some(leader), at });
+            self.history.consensus.votes.push(Vote {
+                node,
+                term,
+                voted_for: Some(leader),
+                elected: false,
+                at,
+            });
         }
         self.history.consensus.leaders.push(Leading { node: leader, term, at });
         let mut machine = self.machine().clone();

@@ -14,16 +14,20 @@ pub(crate) fn check(history: &History) -> Result<(), Violation> {
     ends(history)
 }
 
-/// Votes rise by term, and within a term a vote that was given stays with the same candidate.
+/// Votes rise by term, and within a term a vote that was given stays with the same candidate, until
+/// the node learns that another one was elected in that term: it keeps that instead, and it votes for
+/// nobody any more.
 fn votes(votes: &[Vote]) -> Result<(), Violation> {
     let mut newest: BTreeMap<Node, Vote> = BTreeMap::new();
     for vote in votes {
         let before = newest.insert(vote.node, *vote);
         let Some(before) = before else { continue };
-        let goes_back = vote.term < before.term;
-        let turned = vote.term == before.term
+        let same_term = vote.term == before.term;
+        let goes_back = vote.term < before.term || same_term && before.elected && !vote.elected;
+        let turned = same_term
             && before.voted_for.is_some()
-            && vote.voted_for != before.voted_for;
+            && vote.voted_for != before.voted_for
+            && !(vote.elected && !before.elected);
         if goes_back || turned {
             let text = format!("the vote of {} was {before:?} and then {vote:?}", vote.node);
             return Err(Violation::new(NAME, text));
@@ -103,6 +107,29 @@ mod tests {
             let given = vote.voted_for.unwrap();
             vote.voted_for = Some(Node(given.0 % 3 + 1));
             history.consensus.votes.push(vote);
+        });
+        assert!(text.contains("the vote of"), "{text}");
+    }
+
+    #[test]
+    fn a_vote_after_another_one_was_elected() {
+        let mut history = Model::history(2);
+        let mut vote = *history.consensus.votes.last().unwrap();
+        let given = vote.voted_for.unwrap();
+        vote.voted_for = Some(Node(given.0 % 3 + 1));
+        vote.elected = true;
+        history.consensus.votes.push(vote);
+        check(&history).unwrap();
+        let text = refused(|spoilt| {
+            spoilt.consensus.votes = history.consensus.votes.clone();
+            let mut back = vote;
+            back.elected = false;
+            spoilt.consensus.votes.push(back);
+        });
+        assert!(text.contains("the vote of"), "{text}");
+        let text = refused(|spoilt| {
+            spoilt.consensus.votes = history.consensus.votes.clone();
+            spoilt.consensus.votes.push(crate::history::Vote { voted_for: Some(given), ..vote });
         });
         assert!(text.contains("the vote of"), "{text}");
     }

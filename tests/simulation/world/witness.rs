@@ -131,7 +131,7 @@ impl Witness {
             u64::from_le_bytes(part)
         };
         let voted_for = self.ids.get(&NodeId(number(9))).copied();
-        Some(Vote { node, term: number(1), voted_for, at })
+        Some(Vote { node, term: number(1), voted_for, elected: bytes[17] != 0, at })
     }
 }
 
