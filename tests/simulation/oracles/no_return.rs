@@ -24,10 +24,11 @@ fn votes(votes: &[Vote]) -> Result<(), Violation> {
         let Some(before) = before else { continue };
         let same_term = vote.term == before.term;
         let goes_back = vote.term < before.term || same_term && before.elected && !vote.elected;
+        let learnt = vote.elected && !before.elected;
         let turned = same_term
             && before.voted_for.is_some()
             && vote.voted_for != before.voted_for
-            && !(vote.elected && !before.elected);
+            && !learnt;
         if goes_back || turned {
             let text = format!("the vote of {} was {before:?} and then {vote:?}", vote.node);
             return Err(Violation::new(NAME, text));
