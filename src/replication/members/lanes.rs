@@ -96,7 +96,13 @@ impl Lanes {
                 let IncomingStream { sender, receiver, .. } = stream;
                 let received = receive_snapshot(&self.raft, &self.store, sender, receiver).await;
                 if let Err(error) = received {
-                    tracing::warn!(event = event::SNAPSHOT_REFUSED, %error, "a snapshot was not taken");
+                    // With what is behind it: that the disk is full, for one.
+                    let error: &(dyn std::error::Error + 'static) = &error;
+                    tracing::warn!(
+                        event = event::SNAPSHOT_REFUSED,
+                        error,
+                        "a snapshot was not taken"
+                    );
                 }
             }
         }

@@ -72,7 +72,10 @@ impl FaultyDisk {
 
     /// While full, everything that would take space fails with ENOSPC.
     pub fn set_full(&self, full: bool) {
-        self.lock().full = full;
+        let mut faults = self.lock();
+        faults.full = full;
+        // One that has been emptied is not filled by what was to fill it before.
+        faults.fills = None;
     }
 
     /// The disk is full as soon as a file whose name ends with `suffix` is to grow beyond `bytes`.
