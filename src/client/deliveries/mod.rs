@@ -4,26 +4,29 @@
 //! Plain state without I/O. It takes decoded frames of the event stream and of bulk streams, drops
 //! what was seen before, and leaves batches of events for each local stream.
 
+mod local_streams;
 #[cfg(test)]
 mod tests;
 mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 
+use local_streams::LocalStreams;
+pub(super) use local_streams::{Flushed, Sort};
 use waiting::Waiting;
 
 use super::event::{Event, Topic};
 use crate::domain::id::{Index, Lineage, Position, TopicId};
-use crate::domain::selector::Selector;
 use crate::domain::topic::path::TopicPath;
 use crate::domain::topic::specification::TopicType;
 use crate::entropy::HashMap;
-use crate::protocol::delivery::{self, BulkMessage, EventMessage, NotifiedChange};
+use crate::protocol::delivery::{
+    self, BulkMessage, EventMessage, NotifiedChange, UnsubscribeReason,
+};
 use crate::protocol::handshake::ResetReason;
 use crate::protocol::topic::WireSpecification;
 
@@ -108,8 +111,10 @@ pub(super) struct Deliveries {
     bulks: HashMap<u64, u64>,
     /// Where topics have ended that a bulk stream of before may still bring.
     ended: HashMap<TopicId, Position>,
-    subscriptions: BTreeMap<u64, Subscription>,
-    next_subscription: u64,
+    /// Topics that a node unsubscribed since their events were taken too slowly: another node does not
+    /// know of it.
+    taken_too_slowly: BTreeSet<TopicId>,
+    streams: LocalStreams,
     /// The position from which the session was to begin is not one that the node could go on from:
     /// what each stream hears first.
     refused_start: Option<Event>,
@@ -124,34 +129,6 @@ struct Known {
     /// The newest value, if it is retained and there is one; the inner none is null.
     value: Option<Option<Bytes>>,
     routes: Vec<u64>,
-}
-
-/// One local stream of events.
-#[derive(Debug)]
-struct Subscription {
-    sort: Sort,
-    sender: mpsc::Sender<Vec<Event>>,
-    waiting: Waiting,
-    /// Topics that a listener was told of, while a change is unfinished: another node begins again.
-    listed: Option<BTreeSet<TopicId>>,
-}
-
-/// What a round of handing events on has left.
-#[derive(Debug, Default)]
-pub(super) struct Flushed {
-    /// Local streams that are full and have more to come.
-    pub(super) stalled: Vec<mpsc::Sender<Vec<Event>>>,
-    /// So much waits for one of them that no more events may be taken from the node.
-    pub(super) blocked: bool,
-}
-
-/// What a local stream of events hears.
-#[derive(Debug, Clone)]
-pub(super) enum Sort {
-    /// Events of the subscribed topics that the selector matches.
-    Topics(Arc<Selector>),
-    /// Notifications of the listener with the stream's own number.
-    Listener,
 }
 
 impl Deliveries {
@@ -170,8 +147,8 @@ impl Deliveries {
             topics: HashMap::default(),
             bulks: HashMap::default(),
             ended: HashMap::default(),
-            subscriptions: BTreeMap::new(),
-            next_subscription: 1,
+            taken_too_slowly: BTreeSet::new(),
+            streams: LocalStreams::default(),
             refused_start: None,
         }
     }
@@ -218,11 +195,12 @@ impl Deliveries {
     /// Adds a local stream of events. It hears at once of the matching topics that the session is
     /// subscribed to already.
     pub(super) fn subscribe(&mut self, sort: Sort, sender: mpsc::Sender<Vec<Event>>) -> u64 {
-        let number = self.next_subscription;
-        self.next_subscription += 1;
-        let mut waiting = Waiting::default();
-        let listed = matches!(sort, Sort::Listener).then(BTreeSet::new);
-        if let Sort::Topics(selector) = &sort {
+        let hears = match &sort {
+            Sort::Topics(selector) => Some(Arc::clone(selector)),
+            Sort::Listener => None,
+        };
+        let (number, waiting) = self.streams.add(sort, sender);
+        if let Some(selector) = hears {
             if let Some(reset) = &self.refused_start {
                 waiting.push(reset.clone());
             }
@@ -234,27 +212,26 @@ impl Deliveries {
             known.sort_by(|a, b| a.topic.path.cmp(&b.topic.path));
             for known in known {
                 known.routes.push(number);
-                known.introduce(&mut waiting);
+                known.introduce(waiting);
             }
         }
-        self.subscriptions.insert(number, Subscription { sort, sender, waiting, listed });
         number
     }
 
     /// Removes a local stream of events; whether it was there, and as what.
     pub(super) fn unsubscribe(&mut self, number: u64) -> Option<Sort> {
-        let removed = self.subscriptions.remove(&number)?;
-        if let Sort::Topics(_) = &removed.sort {
+        let removed = self.streams.remove(number)?;
+        if let Sort::Topics(_) = &removed {
             for known in self.topics.values_mut() {
                 known.routes.retain(|route| *route != number);
             }
         }
-        Some(removed.sort)
+        Some(removed)
     }
 
     /// The session listens to anything at all, so that the node owes it beats.
     pub(super) fn is_listening(&self) -> bool {
-        !self.subscriptions.is_empty()
+        !self.streams.is_empty()
     }
 
     /// The session goes on over a new connection, served by this node. `changes_owed`: what belongs to
@@ -263,25 +240,16 @@ impl Deliveries {
         self.stream = Stream::Headless { changes_owed };
         self.forget_bulks();
         let position = self.newest;
-        self.tell_all(&Event::Moved { position, node: Arc::clone(node) });
+        self.streams.tell_all(&Event::Moved { position, node: Arc::clone(node) });
     }
 
     /// A local stream has all the values that its topics had when they were selected, or has heard
     /// of all the topics that were there. `finished`: no change is unfinished, so that no other node
     /// begins again with what listeners were told.
     pub(super) fn tell_current(&mut self, numbers: &[u64], finished: bool) {
-        let position = self.newest;
-        for number in numbers {
-            if let Some(Subscription { sort: Sort::Topics(_), waiting, .. }) =
-                self.subscriptions.get_mut(number)
-            {
-                waiting.push(Event::Current { position });
-            }
-        }
+        self.streams.tell_current(numbers, self.newest);
         if finished {
-            for subscription in self.subscriptions.values_mut() {
-                subscription.listed = None;
-            }
+            self.streams.end_of_lists();
         }
     }
 
@@ -405,17 +373,6 @@ impl Deliveries {
         position > self.newest || (position == self.newest && is_other)
     }
 
-    /// A listener that is being told of the topics that were there hears of each once, whichever node
-    /// tells.
-    fn is_notice(&mut self, listener: u32, change: NotifiedChange, topic: TopicId) -> bool {
-        let subscription = self.subscriptions.get_mut(&u64::from(listener));
-        let Some(listed) = subscription.and_then(|one| one.listed.as_mut()) else { return true };
-        match change {
-            NotifiedChange::Added | NotifiedChange::Selected => listed.insert(topic),
-            NotifiedChange::Removed | NotifiedChange::Deselected => listed.remove(&topic),
-        }
-    }
-
     fn happened(&mut self, position: Position, event: delivery::Event) -> Result<Taken, Violation> {
         match event {
             delivery::Event::Value { topic, value } => {
@@ -428,17 +385,21 @@ impl Deliveries {
                 self.introduce(topic, Index::default(), position, None);
             }
             delivery::Event::Unsubscribed { topic, reason } => {
+                self.taken_too_slowly.remove(&topic);
                 if let Some(known) = self.topics.remove(&topic) {
+                    if reason == UnsubscribeReason::BackPressure {
+                        self.taken_too_slowly.insert(topic);
+                    }
                     if self.awaits_bulk() {
                         self.ended.insert(topic, position);
                     }
                     let topic = known.topic;
                     let event = Event::Unsubscribed { position, topic, reason };
-                    tell(&mut self.subscriptions, &known.routes, event);
+                    self.streams.tell(&known.routes, event);
                 }
             }
             delivery::Event::Notified { listener, change, topic, .. }
-                if !self.is_notice(listener, change, topic) => {}
+                if !self.streams.list(u64::from(listener), change, topic) => {}
             delivery::Event::Notified { listener, change, topic, specification, path } => {
                 let topic = Arc::new(describe(topic, specification, path));
                 let event = match change {
@@ -447,7 +408,7 @@ impl Deliveries {
                     NotifiedChange::Selected => Event::Selected { position, topic },
                     NotifiedChange::Deselected => Event::Deselected { position, topic },
                 };
-                tell(&mut self.subscriptions, &[u64::from(listener)], event);
+                self.streams.tell(&[u64::from(listener)], event);
             }
             delivery::Event::Reset { reason, lineage } => {
                 self.lineage = lineage;
@@ -460,19 +421,16 @@ impl Deliveries {
                 }
                 self.refused_start = None;
                 self.topics.clear();
+                self.taken_too_slowly.clear();
                 self.forget_bulks();
-                for subscription in self.subscriptions.values_mut() {
-                    if let Sort::Listener = subscription.sort {
-                        subscription.listed = Some(BTreeSet::new());
-                    }
-                }
-                self.tell_all(&Event::Reset { position, reason, lineage });
+                self.streams.list_again();
+                self.streams.tell_all(&Event::Reset { position, reason, lineage });
                 return Ok(Taken::Reset(position));
             }
             // The latter is taken where it comes in.
             delivery::Event::Progress | delivery::Event::Initial { .. } => {}
             delivery::Event::Lagged { skipped } => {
-                self.tell_all(&Event::Lagged { position, skipped });
+                self.streams.tell_all(&Event::Lagged { position, skipped });
             }
         }
         Ok(Taken::Done)
@@ -490,6 +448,7 @@ impl Deliveries {
                 // Its value comes with the initial ones.
                 _ if self.stream == Stream::CatchingUp => Ok(Ok(())),
                 value if self.awaits_bulk() => Ok(Err(value)),
+                _ if self.taken_too_slowly.contains(&topic) => Ok(Ok(())),
                 _ => Err(Violation::UnknownTopic),
             };
         };
@@ -504,7 +463,7 @@ impl Deliveries {
         }
         let topic = Arc::clone(&known.topic);
         let event = Event::Value { position, topic, value, initial: false };
-        tell(&mut self.subscriptions, &known.routes, event);
+        self.streams.tell(&known.routes, event);
         Ok(Ok(()))
     }
 
@@ -559,62 +518,31 @@ impl Deliveries {
         position: Position,
         value: Option<Bytes>,
     ) {
-        let routes: Vec<u64> = self
-            .subscriptions
-            .iter()
-            .filter(|(_, subscription)| match &subscription.sort {
-                Sort::Topics(selector) => selector.matches(&topic.path),
-                Sort::Listener => false,
-            })
-            .map(|(number, _)| *number)
-            .collect();
+        let routes = self.streams.routes(&topic.path);
         let id = topic.id;
         let value = value.map(Some);
         let mut known = Known { topic: Arc::new(topic), version, position, value, routes };
         for number in &known.routes {
-            if let Some(subscription) = self.subscriptions.get_mut(number) {
-                known.introduce(&mut subscription.waiting);
+            if let Some(waiting) = self.streams.waiting(*number) {
+                known.introduce(waiting);
             }
         }
         known.value = match known.value.take() {
             Some(Some(bytes)) if self.retain_values => Some(Some(Bytes::copy_from_slice(&bytes))),
             _ => None,
         };
+        self.taken_too_slowly.remove(&id);
         self.topics.insert(id, known);
-    }
-
-    fn tell_all(&mut self, event: &Event) {
-        for subscription in self.subscriptions.values_mut() {
-            subscription.waiting.push(event.clone());
-        }
     }
 
     /// Hands on what waits, as far as the local streams have room.
     pub(super) fn flush(&mut self) -> Flushed {
-        let mut flushed = Flushed::default();
-        for subscription in self.subscriptions.values_mut() {
-            let Subscription { sender, waiting, .. } = subscription;
-            while !waiting.events.is_empty() {
-                match sender.try_reserve() {
-                    Ok(room) => room.send(waiting.take_batch()),
-                    Err(TrySendError::Full(())) => {
-                        flushed.stalled.push(sender.clone());
-                        flushed.blocked |= waiting.is_full();
-                        break;
-                    }
-                    // A stream that was dropped wants no events.
-                    Err(TrySendError::Closed(())) => *waiting = Waiting::default(),
-                }
-            }
-        }
-        flushed
+        self.streams.flush()
     }
 
     /// The session is over: every local stream ends after what waits for it.
     pub(super) fn end(&mut self) {
-        self.flush();
-        // A stream that is full loses what still waits for it, not its end.
-        self.subscriptions.clear();
+        self.streams.end();
         self.topics.clear();
     }
 }
@@ -628,19 +556,6 @@ impl Known {
             let value = value.clone();
             waiting.push(Event::Value { position, topic: topic(), value, initial: true });
         }
-    }
-}
-
-/// Leaves an event for these local streams; the last one gets it without a copy.
-fn tell(subscriptions: &mut BTreeMap<u64, Subscription>, routes: &[u64], event: Event) {
-    let Some((last, others)) = routes.split_last() else { return };
-    for number in others {
-        if let Some(subscription) = subscriptions.get_mut(number) {
-            subscription.waiting.push(event.clone());
-        }
-    }
-    if let Some(subscription) = subscriptions.get_mut(last) {
-        subscription.waiting.push(event);
     }
 }
 

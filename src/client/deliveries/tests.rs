@@ -1,7 +1,10 @@
 //! The rules of deliveries, by frames as a node sends them.
 
+use std::collections::BTreeMap;
+
 use super::waiting::{BATCH_EVENTS_MAX, WAITING_EVENTS_MAX};
 use super::*;
+use crate::domain::selector::Selector;
 use crate::protocol::delivery::{Event as Wire, UnsubscribeReason};
 
 const LINEAGE: Lineage = Lineage(9);
@@ -302,6 +305,30 @@ fn progress_moves_the_resume_position() {
     event(&mut deliveries, 50, Wire::Progress);
     assert_eq!(deliveries.resume_position(None), (LINEAGE, Some(at(50))));
     assert_eq!(Deliveries::new(true, LINEAGE, None).resume_position(None), (LINEAGE, None));
+}
+
+/// Only the node that unsubscribed it knows of it; the next one goes by the session's selections.
+#[test]
+fn a_topic_that_was_unsubscribed_for_slowness_stays_so_over_a_move() {
+    let mut deliveries = begun();
+    let (_, mut all) = stream(&mut deliveries, "?.*//");
+    event(&mut deliveries, 2, subscribed(1, "a"));
+    event(&mut deliveries, 3, value(1, "x"));
+    let reason = UnsubscribeReason::BackPressure;
+    event(&mut deliveries, 4, Wire::Unsubscribed { topic: TopicId(1), reason });
+    deliveries.reconnected(&Arc::from("n2"), false);
+    deliveries.event(EventMessage::Begin { lineage: LINEAGE, after: at(4) }).unwrap();
+    event(&mut deliveries, 5, value(1, "y"));
+    event(&mut deliveries, 6, subscribed(1, "a"));
+    event(&mut deliveries, 7, value(1, "z"));
+    let told = heard(&mut deliveries, &mut all);
+    assert!(!told.contains('y') && told.contains('z'), "{told}");
+    // Once it has ended, its values are no news of anybody's.
+    event(&mut deliveries, 8, Wire::Unsubscribed { topic: TopicId(1), reason });
+    let reason = UnsubscribeReason::Removed;
+    event(&mut deliveries, 9, Wire::Unsubscribed { topic: TopicId(1), reason });
+    let stray = EventMessage::Event { position: at(10), last: true, event: value(1, "w") };
+    assert_eq!(deliveries.event(stray), Err(Violation::UnknownTopic));
 }
 
 #[test]
