@@ -51,6 +51,12 @@ impl InitialValues {
         }
     }
 
+    /// The last entry that the values know of.
+    #[must_use]
+    pub(in crate::gateway) fn as_of(&self) -> u64 {
+        self.walk.view().applied()
+    }
+
     /// Leaves out the values: their events come on the event stream.
     #[must_use]
     pub(in crate::gateway) fn without_values(self) -> Self {

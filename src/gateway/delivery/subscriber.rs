@@ -47,6 +47,14 @@ pub(in crate::gateway) struct BulkOrder {
     pub(in crate::gateway) values: InitialValues,
 }
 
+impl BulkOrder {
+    /// Values that answer this select command (0: what the session has selected by now).
+    fn initial(request: u64, bulk: u64, values: InitialValues) -> Self {
+        let purpose = BulkPurpose::Initial(request);
+        Self { begin: bulk_stream::begin(bulk, purpose, values.as_of()), values }
+    }
+}
+
 /// Where a session's events begin on this connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::gateway) enum Beginning {
@@ -180,14 +188,13 @@ impl Subscriber {
         let (from, to) = (Arc::clone(&before), Arc::clone(&after));
         let mut turn = Turn::new(view.clone(), from, to, &[(request, bulk)]);
         if let Some(known) = known {
-            let begin = bulk_stream::begin(bulk, BulkPurpose::Initial(request), view.applied());
             let values = InitialValues::new(view.clone(), vec![known], Arc::clone(&after));
             // Of a beginning in the past, values come as events and not as initial values.
             let values = match past {
                 Some(position) => values.without_values().added_until(position),
                 None => values,
             };
-            turn.carry([BulkOrder { begin, values }]);
+            turn.carry([BulkOrder::initial(request, bulk, values)]);
         }
         match past {
             Some(position) if begin => queue.turn_now(Arc::clone(&after), turn.at(position)),
@@ -248,10 +255,9 @@ fn catch_up(
         debug_assert!(switched, "a change before the position that it follows");
     }
     let mut turn = Turn::new(view.clone(), then, Arc::clone(&interest), &[(0, bulk)]);
-    let begin = bulk_stream::begin(bulk, BulkPurpose::Initial(0), view.applied());
     let known = stages.iter().map(|stage| Arc::clone(stage)).collect();
     let values = InitialValues::new(view.clone(), known, Arc::clone(&interest));
-    turn.carry([BulkOrder { begin, values }]);
+    turn.carry([BulkOrder::initial(0, bulk, values)]);
     let switched = queue.switch(view.applied(), interest, turn);
     debug_assert!(switched, "the state is older than the position");
     queue
@@ -268,9 +274,8 @@ fn replay(
 ) -> SessionQueue {
     let before = Arc::new(interest.or(changes.iter().map(|(_, before)| before)));
     let mut turn = Turn::new(view.clone(), before, Arc::clone(&interest), &[(0, bulk)]);
-    let begin = bulk_stream::begin(bulk, BulkPurpose::Initial(0), view.applied());
     let values = InitialValues::new(view.clone(), Vec::new(), Arc::clone(&interest));
-    turn.carry([BulkOrder { begin, values: values.without_values() }]);
+    turn.carry([BulkOrder::initial(0, bulk, values.without_values())]);
     let mut queue = SessionQueue::new(position, Arc::clone(&interest), slow_after(&view));
     queue.turn_now(interest, turn.at(position));
     queue
@@ -289,9 +294,8 @@ fn reset(
     let initial = [vec![(0, bulk)], others.concat()].concat();
     let lineage = hosting.replication.member().lineage;
     let mut turn = Turn::reset(view.clone(), Arc::clone(&interest), reason, lineage, &initial);
-    let begin = bulk_stream::begin(bulk, BulkPurpose::Initial(0), view.applied());
     let values = InitialValues::new(view, Vec::new(), interest);
-    turn.carry([BulkOrder { begin, values }]);
+    turn.carry([BulkOrder::initial(0, bulk, values)]);
     turn.carry(orders.into_iter().flatten());
     turn
 }
