@@ -27,6 +27,11 @@ use tokio::task::AbortHandle;
 use crate::host::{self, Host};
 use crate::telemetry::event;
 
+/// What is added to the `nice` value of a thread that gives way: a tenth of the time of one that does
+/// not, when both want the same core.
+#[cfg(feature = "server")]
+const GIVES_WAY: i32 = 10;
+
 /// The exit codes of the process, as the design's table gives them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExitCode(pub u8);
@@ -255,6 +260,38 @@ impl Supervisor {
                 Err(Lost { name })
             }
         }
+    }
+
+    /// Runs `body` on a thread of its own that gives way to all others, for work that burns a core for
+    /// milliseconds and that nobody else is to wait for. The caller bounds how many run at once.
+    ///
+    /// # Errors
+    /// [`Lost`] if it panicked (which ends the node), or no thread is to be had.
+    #[cfg(feature = "server")]
+    pub async fn patiently<F, T>(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        body: F,
+    ) -> Result<T, Lost>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let name = name.into();
+        if Host::current().is_some() {
+            return self.blocking(name, body).await;
+        }
+        let (done, result) = oneshot::channel();
+        let thread = self.spawn_thread(name.clone(), move |_| {
+            // Refused, it is as quick as any other.
+            let _ = rustix::process::nice(GIVES_WAY);
+            let _nobody_waits = done.send(body());
+        });
+        if let Err(error) = thread {
+            tracing::warn!(%error, "no thread");
+            return Err(Lost { name });
+        }
+        result.await.map_err(|_| Lost { name })
     }
 
     /// The group's stop signal.
@@ -568,6 +605,19 @@ mod tests {
         assert!(other.blocking("hash", || -> u8 { panic!("argon") }).await.is_err());
         assert_eq!(other.exit().unwrap().reason, "hash panicked: argon");
         assert_eq!(other.blocking("add", || 1 + 1).await.unwrap(), 2);
+    }
+
+    #[cfg(feature = "server")]
+    #[tokio::test]
+    async fn patient_work_gives_way() {
+        let priority = || rustix::process::getpriority_process(None).unwrap();
+        let (root, before) = (Supervisor::new("node"), priority());
+        let inside = root.patiently("hash", priority).await.unwrap();
+        assert_eq!(inside, (before + GIVES_WAY).min(19));
+        assert_eq!(priority(), before);
+        assert!(root.patiently("hash", || -> u8 { panic!("argon") }).await.is_err());
+        let exit = tokio::time::timeout(PATIENCE, root.exit_requested()).await.unwrap();
+        assert_eq!(exit.reason, "hash panicked: argon");
     }
 
     #[tokio::test]

@@ -258,7 +258,10 @@ impl Session {
             }
         }
         let bytes = match translate(&self.roles) {
-            Ok(Fit { bytes, follow_up }) => {
+            Ok(Fit { bytes, follow_up, is_dear }) => {
+                if is_dear {
+                    self.tolerance.count(self.hosting.clock.now());
+                }
                 if let Some(follow_up) = follow_up {
                     self.requests.note(request, Note::FollowUp(follow_up));
                 }
@@ -266,7 +269,7 @@ impl Session {
             }
             Err(unfit) => {
                 metrics::request_refused(unfit.code.number());
-                self.tolerance.unfit(self.hosting.clock.now());
+                self.tolerance.count(self.hosting.clock.now());
                 let bytes = unfit.command().encode();
                 self.requests.note(request, Note::Unfit(unfit));
                 bytes
@@ -378,7 +381,7 @@ impl Session {
                 return self.put_read_refusal(correlation, answer);
             }
             Err(error) => {
-                self.tolerance.unfit(self.hosting.clock.now());
+                self.tolerance.count(self.hosting.clock.now());
                 let answer = reads::refused(error.code(), &error.to_string(), None);
                 return self.put_read_refusal(correlation, answer);
             }
@@ -444,7 +447,7 @@ impl Session {
             && let ReadAnswer::Refused { code, .. } = answer
             && !ErrorCode::from(*code).is_transient()
         {
-            self.tolerance.unfit(self.hosting.clock.now());
+            self.tolerance.count(self.hosting.clock.now());
         }
         self.put(reply);
     }

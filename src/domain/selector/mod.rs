@@ -45,6 +45,9 @@ use super::limits;
 use super::topic::path::TopicPath;
 use super::topic::path_range::PathRange;
 
+/// The longest text of an expression that is quick whatever it says.
+const QUICK_BYTES_MAX: usize = 256;
+
 /// A parsed selector. Cheap to clone; equal and ordered by its canonical text.
 #[derive(Clone)]
 pub struct Selector(Arc<Inner>);
@@ -78,6 +81,13 @@ impl Selector {
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let (members, compiled_bytes) = parse::parse(text)?;
         Ok(Self::of(members, compiled_bytes))
+    }
+
+    /// To compile a selector of this text and to hold it against a path takes microseconds: it is short,
+    /// and neither counts repetitions nor names classes of characters.
+    #[must_use]
+    pub fn is_quick(text: &str) -> bool {
+        text.starts_with('>') || text.len() <= QUICK_BYTES_MAX && !text.contains(['{', '\\', '('])
     }
 
     fn of(members: Vec<Member>, compiled_bytes: usize) -> Self {

@@ -92,7 +92,7 @@ impl Passwords {
             let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
             is_right(&stored, &password, &mut memory).unwrap_or(false)
         };
-        match supervisor.blocking("password check", check).await {
+        match supervisor.patiently("password check", check).await {
             Ok(true) if known => {
                 let mut proven = self.lock();
                 if proven.len() >= PROVEN_MAX {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::domain::fetch::{Candidate, FetchPage, FetchRequest, Fetched, ReadAs};
 use crate::domain::machine::Machine;
+use crate::domain::selector::Selector;
 use crate::domain::topic::path_range::PathRange;
 use crate::domain::topic::specification::TopicType;
 use crate::gateway::delivery::event_frames::wire_specification;
@@ -15,8 +16,8 @@ use crate::protocol::ErrorCode;
 use crate::protocol::read::{Answer, Bound, Fetch, Limit, Row};
 use crate::protocol::topic::WireSpecification;
 
-/// A fetch that looks at no more topics than this is answered where it stands; a larger one goes to
-/// a thread of its own.
+/// A fetch that looks at no more topics than this is answered where it stands; a larger one, and one
+/// whose expressions may take milliseconds, goes to a thread of its own.
 const INLINE_VISITS_MAX: usize = 2_000;
 
 /// Evaluates a fetch.
@@ -28,17 +29,28 @@ pub(in crate::gateway) async fn rows(
     fetch: &Fetch,
     view: &Machine,
 ) -> Result<Answer, Unfit> {
-    let request = request(fetch)?;
-    let short = request.clone().maximum_visits(INLINE_VISITS_MAX);
-    let mut page = evaluate(&short, view);
-    if page.has_more && page.visits >= INLINE_VISITS_MAX {
-        let overloaded =
-            || Unfit { code: ErrorCode::Overloaded, text: "large fetches are stopped".to_owned() };
-        let _turn = hosting.fetches.acquire().await.map_err(|_| overloaded())?;
-        let (request, view) = (request.clone(), view.clone());
-        let evaluated = hosting.supervisor.blocking("fetch", move || evaluate(&request, &view));
-        page = evaluated.await.map_err(|_| overloaded())?;
-    }
+    let stopped = || Unfit { code: ErrorCode::Overloaded, text: "fetches are stopped".to_owned() };
+    let (request, page) = if Selector::is_quick(&fetch.selector) {
+        let request = request(fetch)?;
+        let short = request.clone().maximum_visits(INLINE_VISITS_MAX);
+        let mut page = evaluate(&short, view);
+        if page.has_more && page.visits >= INLINE_VISITS_MAX {
+            let _turn = hosting.fetches.acquire().await.map_err(|_| stopped())?;
+            let (request, view) = (request.clone(), view.clone());
+            let evaluated = hosting.supervisor.blocking("fetch", move || evaluate(&request, &view));
+            page = evaluated.await.map_err(|_| stopped())?;
+        }
+        (request, page)
+    } else {
+        let _turn = hosting.fetches.acquire().await.map_err(|_| stopped())?;
+        let (fetch, view) = (fetch.clone(), view.clone());
+        let evaluated = hosting.supervisor.patiently("fetch", move || {
+            let request = request(&fetch)?;
+            let page = evaluate(&request, &view);
+            Ok::<_, Unfit>((request, page))
+        });
+        evaluated.await.map_err(|_| stopped())??
+    };
     let rows = page.topics.iter().map(|topic| row(&request, view, topic)).collect();
     Ok(Answer::Rows { rows, more: page.has_more })
 }

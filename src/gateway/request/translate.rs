@@ -42,6 +42,8 @@ pub(in crate::gateway) struct Fit {
     pub(in crate::gateway) bytes: Bytes,
     /// What its answer needs.
     pub(in crate::gateway) follow_up: Option<FollowUp>,
+    /// To compile its selector may take milliseconds, here and wherever it is applied.
+    pub(in crate::gateway) is_dear: bool,
 }
 
 /// What a session does besides answering when a command of its has been applied.
@@ -64,7 +66,7 @@ pub(in crate::gateway) fn update(record: Bytes, roles: &[String]) -> Result<Fit,
     };
     check_value(value)?;
     permit(roles, authorize::action_of(&command))?;
-    Ok(Fit { bytes: record, follow_up: None })
+    Ok(Fit { bytes: record, follow_up: None, is_dear: false })
 }
 
 /// Turns the body of a command frame into a command.
@@ -83,7 +85,13 @@ pub(in crate::gateway) fn command(body: &Bytes, roles: &[String]) -> Result<Fit,
         }
         _ => None,
     };
-    Ok(Fit { bytes: command.encode(), follow_up })
+    let is_dear = match &command {
+        Command::Select { selector, .. }
+        | Command::Listen { selector, .. }
+        | Command::RemoveTopics { selector, .. } => !Selector::is_quick(selector),
+        _ => false,
+    };
+    Ok(Fit { bytes: command.encode(), follow_up, is_dear })
 }
 
 /// A selector that was given as text.
