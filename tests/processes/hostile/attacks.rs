@@ -1,5 +1,5 @@
 //! The attacks, each in a process of its own: what the attacker computes is not what the node's
-//! other clients pay for. It runs with the lowest priority and ends by itself.
+//! other clients pay for. It runs when nothing else wants the core, and ends by itself.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -51,8 +51,8 @@ impl Attacker {
     pub(crate) fn start(name: &str, target: &Target, dir: &Path) -> Self {
         let count = dir.join(format!("attack-{name}"));
         let _none_yet = std::fs::remove_file(&count);
-        let mut command = Command::new("nice");
-        command.args(["-n", "19"]).arg(std::env::current_exe().unwrap());
+        let mut command = Command::new("chrt");
+        command.args(["--idle", "0"]).arg(std::env::current_exe().unwrap());
         command.args(["hostile::attacks::attacker", "--exact", "--ignored", "--nocapture"]);
         command.env(ATTACK, name).env(TARGET, target.to_text()).env(COUNT, &count);
         command.stdin(Stdio::null()).stdout(Stdio::null());
