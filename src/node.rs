@@ -245,6 +245,7 @@ async fn build(
     let tls = ServerTls::for_clients(&identity, None)?;
     let limits = EndpointLimits {
         connections_max: settings.limits.connections as usize,
+        proxies: settings.listen.proxies.clone(),
         ..EndpointLimits::default()
     };
     let reset_key = ResetKey::from_bytes(replication.client_reset_key());

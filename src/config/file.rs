@@ -35,6 +35,7 @@ pub(super) struct ClientSection {
     pub(super) listen: Option<String>,
     pub(super) advertise: Option<String>,
     pub(super) start_when: Option<Vec<String>>,
+    pub(super) proxies: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -29,6 +29,7 @@ const KEYS: &[Key] = &[
     key("client.listen", "UDP address for clients", "127.0.0.1:7400", |s| text(s.listen.client)),
     key("client.advertise", "where clients are told to come", "as listen", |s| s.listen.client_advertise.as_ref().and_then(text)),
     key("client.start_when", "what must hold before clients are let in", "all three", start_when),
+    key("client.proxies", "addresses or networks that many clients have in common (load balancers, NAT): no limits by address hold there", "none", proxies),
     key("peer.listen", "UDP address for peers", "127.0.0.1:7401", |s| text(s.listen.peer)),
     key("peer.advertise", "where peers are told to come", "as listen", |s| s.listen.peer_advertise.as_ref().and_then(text)),
     key("http.listen", "TCP address for health, metrics and status", "127.0.0.1:7402", |s| text(s.listen.http)),
@@ -109,8 +110,8 @@ fn count(count: u32) -> Option<Value> {
     Some(i64::from(count).into())
 }
 
-fn texts<'a>(texts: impl Iterator<Item = &'a str>) -> Option<Value> {
-    Some(Value::Array(texts.map(Value::from).collect()))
+fn texts<T: Into<Value>>(texts: impl Iterator<Item = T>) -> Option<Value> {
+    Some(Value::Array(texts.map(Into::into).collect()))
 }
 
 fn seeds(settings: &NodeSettings) -> Option<Value> {
@@ -118,6 +119,13 @@ fn seeds(settings: &NodeSettings) -> Option<Value> {
         return None;
     }
     texts(settings.cluster.seeds.iter().map(|seed| seed.as_str()))
+}
+
+fn proxies(settings: &NodeSettings) -> Option<Value> {
+    if settings.listen.proxies.is_empty() {
+        return None;
+    }
+    texts(settings.listen.proxies.iter().map(ToString::to_string))
 }
 
 fn start_when(settings: &NodeSettings) -> Option<Value> {

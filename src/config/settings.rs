@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::error::ConfigError;
 use super::file::{NodeFile, RunFlags};
 use super::validate::meant;
@@ -44,6 +46,8 @@ pub struct ListenSettings {
     pub client_advertise: Option<NodeAddress>,
     /// What must hold before clients are let in.
     pub start_when: StartWhen,
+    /// Addresses that many clients have in common.
+    pub proxies: Vec<IpNet>,
     /// For peers, UDP.
     pub peer: SocketAddr,
     /// Where peers are told to come, if not there.

@@ -37,6 +37,7 @@ dir = "/var/lib/quorate"
 listen = "0.0.0.0:0"
 advertise = "n1.example:7400"
 start_when = ["quorum"]
+proxies = ["10.0.3.7", "fd00::/8"]
 [peer]
 listen = "[::]:9401"
 advertise = "n1.example:7401"
@@ -108,6 +109,8 @@ fn every_key_is_understood() {
     assert_eq!(settings.listen.peer.port(), 9_401);
     assert_eq!(settings.listen.client_advertise.as_ref().unwrap().host(), "n1.example");
     assert!(settings.listen.start_when.quorum && !settings.listen.start_when.topics_restored);
+    let proxies: Vec<String> = settings.listen.proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(proxies, ["10.0.3.7/32", "fd00::/8"]);
     assert_eq!(settings.cluster.seeds.len(), 4, "one was said twice");
     assert_eq!(settings.cluster.quorum, Some(4));
     assert_eq!(settings.cluster.on_quorum_loss, OnQuorumLoss::Shutdown);
@@ -215,6 +218,7 @@ fn what_is_wrong_is_refused_with_key_value_limit_and_a_way_out() {
         ("name = 'N 1'", "name = N 1:"),
         ("[client]\nlisten = 'localhost:7400'", "client.listen = localhost:7400"),
         ("[client]\nadvertise = 'somewhere'", "client.advertise = somewhere"),
+        ("[client]\nproxies = ['10.0.0.0/33']", "client.proxies = 10.0.0.0/33: an IP address or"),
         ("[client]\nstart_when = ['moon']", "client.start_when = moon"),
         ("[client]\nlisten='127.0.0.1:7'\n[peer]\nlisten='127.0.0.1:7'", "a UDP port each"),
         ("[client]\nlisten = '0.0.0.0:7400'", "loopback only, without [tls]"),

@@ -1,8 +1,10 @@
 //! From what is written to what is meant: every value is checked, and none is repaired.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::defaults;
 use super::error::ConfigError;
@@ -19,6 +21,8 @@ use crate::domain::node_name::NodeName;
 const FOUNDERS_MAX: u32 = 7;
 /// Seed addresses.
 const SEEDS_MAX: usize = 64;
+/// Addresses and networks of proxies: every packet of a stranger is held against them.
+const PROXIES_MAX: usize = 64;
 
 /// The settings that a file, joined with the flags, means.
 pub(super) fn meant(file: NodeFile) -> Result<NodeSettings, ConfigError> {
@@ -35,6 +39,7 @@ pub(super) fn meant(file: NodeFile) -> Result<NodeSettings, ConfigError> {
         client: socket("client.listen", file.client.listen, defaults::CLIENT_PORT)?,
         client_advertise: address("client.advertise", file.client.advertise)?,
         start_when: start_when(file.client.start_when)?,
+        proxies: proxies(file.client.proxies.unwrap_or_default())?,
         peer: socket("peer.listen", file.peer.listen, defaults::PEER_PORT)?,
         peer_advertise: address("peer.advertise", file.peer.advertise)?,
         http: socket("http.listen", file.http.listen, defaults::HTTP_PORT)?,
@@ -317,6 +322,23 @@ fn limits(section: LimitsSection) -> Result<LimitSettings, ConfigError> {
             1 << 40,
         )?,
     })
+}
+
+/// A single address is the network of that one.
+fn proxies(written: Vec<String>) -> Result<Vec<IpNet>, ConfigError> {
+    if written.len() > PROXIES_MAX {
+        let (given, limit) =
+            (format!("{} entries", written.len()), format!("at most {PROXIES_MAX}"));
+        return Err(value("client.proxies", given, limit, "name networks instead of addresses"));
+    }
+    let parse = |text: String| {
+        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        network.map_err(|_| {
+            let limit = "an IP address or network, such as 10.0.3.7 or 10.1.0.0/16";
+            value("client.proxies", text, limit, "write it so")
+        })
+    };
+    written.into_iter().map(parse).collect()
 }
 
 fn start_when(written: Option<Vec<String>>) -> Result<StartWhen, ConfigError> {

@@ -120,6 +120,7 @@ impl Mesh {
             connections_max: CONNECTIONS_MAX,
             unvalidated_max: UNVALIDATED_MAX,
             strangers_per_address_max: STRANGERS_PER_ADDRESS_MAX,
+            proxies: Vec::new(),
         };
         let endpoint = Endpoint::listen(settings.listen, &server_tls, &settings.reset_key, limits)?;
         hello.peer_address =

@@ -1,6 +1,6 @@
 //! One authenticated connection.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,6 +79,13 @@ impl Connection {
         if let Some(slot) = &self.slot {
             slot.at_fault();
         }
+    }
+
+    /// Whom its faults are held against: its address, or in IPv6 the network of 2^64 that it is one of;
+    /// none where many have the address in common.
+    #[must_use]
+    pub fn network(&self) -> Option<IpAddr> {
+        self.slot.as_ref()?.network()
     }
 
     /// Where the other side is now; a client may move.

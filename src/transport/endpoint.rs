@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use quinn::crypto::HmacKey;
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
@@ -29,7 +30,7 @@ const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 const CERTIFICATE_ALERTS: [u8; 7] = [42, 43, 44, 45, 46, 48, 116];
 
 /// How many strangers and friends an endpoint takes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct EndpointLimits {
     /// Connections, half-open ones included; more are refused.
     pub connections_max: usize,
@@ -40,11 +41,19 @@ pub struct EndpointLimits {
     /// `unvalidated_max`, or forged addresses could shut a true one out; less than what the layer
     /// above takes at once, or one address could.
     pub strangers_per_address_max: usize,
+    /// Addresses that many have in common (load balancers, address translation): what one behind them
+    /// does is not held against the others, so nothing is counted by these.
+    pub proxies: Vec<IpNet>,
 }
 
 impl Default for EndpointLimits {
     fn default() -> Self {
-        Self { connections_max: 20_000, unvalidated_max: 64, strangers_per_address_max: 128 }
+        Self {
+            connections_max: 20_000,
+            unvalidated_max: 64,
+            strangers_per_address_max: 128,
+            proxies: Vec::new(),
+        }
     }
 }
 
@@ -111,10 +120,10 @@ struct Load {
 impl Load {
     fn new(limits: EndpointLimits) -> Self {
         Self {
-            limits,
             connections: AtomicUsize::new(0),
             half_open: AtomicUsize::new(0),
             strangers: Mutex::new(Strangers::new(limits.strangers_per_address_max)),
+            limits,
             clock: Clock::system(),
         }
     }
@@ -123,8 +132,18 @@ impl Load {
         self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whom an address is held against; none: nobody, as many have it in common.
+    fn network(&self, address: SocketAddr) -> Option<IpAddr> {
+        let is_shared =
+            self.limits.proxies.iter().any(|proxy| proxy.contains(&address.ip().to_canonical()));
+        (!is_shared).then(|| network_of(address))
+    }
+
     fn standing(&self, address: SocketAddr) -> Standing {
-        self.strangers().standing(network_of(address), self.clock.now())
+        let network = self.network(address);
+        network.map_or(Standing::Welcome, |network| {
+            self.strangers().standing(network, self.clock.now())
+        })
     }
 }
 
@@ -240,7 +259,7 @@ impl Endpoint {
                 }
             };
             let slot = match standing {
-                Standing::Welcome => self.slot(network_of(incoming.remote())),
+                Standing::Welcome => self.slot(incoming.remote()),
                 Standing::Crowded | Standing::Barred => None,
             };
             let Some(slot) = slot else {
@@ -256,11 +275,14 @@ impl Endpoint {
         }
     }
 
-    fn slot(&self, network: IpAddr) -> Option<Slot> {
+    fn slot(&self, address: SocketAddr) -> Option<Slot> {
+        let network = self.load.network(address);
         let max = self.load.limits.connections_max;
         let taken = self.load.connections.fetch_add(1, Ordering::Relaxed);
         self.load.half_open.fetch_add(1, Ordering::Relaxed);
-        self.load.strangers().came(network);
+        if let Some(network) = network {
+            self.load.strangers().came(network);
+        }
         let load = Arc::clone(&self.load);
         let slot = Slot { load, half_open: true, network, is_stranger: AtomicBool::new(true) };
         // Over the limit the slot is given back by its drop.
@@ -429,21 +451,31 @@ impl Accepting {
 pub(super) struct Slot {
     load: Arc<Load>,
     half_open: bool,
-    network: IpAddr,
+    /// None: one of those behind a proxy.
+    network: Option<IpAddr>,
     is_stranger: AtomicBool,
 }
 
 impl Slot {
     /// The layer above knows who it is.
     pub(super) fn introduced(&self) {
-        if self.is_stranger.swap(false, Ordering::Relaxed) {
-            self.load.strangers().is_stranger_no_more(self.network);
+        if self.is_stranger.swap(false, Ordering::Relaxed)
+            && let Some(network) = self.network
+        {
+            self.load.strangers().is_stranger_no_more(network);
         }
+    }
+
+    /// Whom it is held against.
+    pub(super) fn network(&self) -> Option<IpAddr> {
+        self.network
     }
 
     /// What came over the connection was wrong.
     pub(super) fn at_fault(&self) {
-        self.load.strangers().at_fault(self.network, self.load.clock.now());
+        if let Some(network) = self.network {
+            self.load.strangers().at_fault(network, self.load.clock.now());
+        }
     }
 
     fn handshake_done(&mut self) {

@@ -445,6 +445,43 @@ async fn strangers_of_one_address_do_not_keep_another_out() {
 }
 
 #[tokio::test]
+async fn what_comes_by_a_proxy_is_not_held_against_its_address() {
+    let house = House::new();
+    let limits = EndpointLimits {
+        strangers_per_address_max: 1,
+        proxies: vec!["127.0.0.0/31".parse().unwrap()],
+        ..EndpointLimits::default()
+    };
+    let server = house.listen_at(Edge::Client, loopback(), limits);
+    let (behind, beside) = ("127.0.0.1:0", "127.0.0.2:0");
+    let socket = |address: &str| Endpoint::dial_only(address.parse().unwrap(), Edge::Client);
+    let (behind, beside) = (socket(behind).unwrap(), socket(beside).unwrap());
+    let connect = |from: &Endpoint| {
+        let (from, tls, to) = (from.clone(), house.client_tls(), server.local_address());
+        async move { from.connect(to, "127.0.0.1", &tls, PATIENCE).await }
+    };
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let accepted = async { server.accept().await.unwrap().complete().await.unwrap() };
+        let (dialed, accepted) = soon(async { tokio::join!(connect(&behind), accepted) }).await;
+        for _ in 0..strangers::FAULTS_MAX {
+            accepted.at_fault();
+        }
+        kept.push((dialed.unwrap(), accepted));
+    }
+    let accepted = async { server.accept().await.unwrap().complete().await.unwrap() };
+    let (first, _accepted) = soon(async { tokio::join!(connect(&beside), accepted) }).await;
+    assert!(first.is_ok());
+    let refused = soon(async {
+        tokio::select! {
+            refused = connect(&beside) => refused,
+            _ = server.accept() => panic!("a second one of an address that may have one"),
+        }
+    });
+    assert!(refused.await.is_err());
+}
+
+#[tokio::test]
 async fn a_restarted_node_says_at_once_that_it_forgot_its_connections() {
     let house = House::new();
     let server = house.listen(Edge::Client);
