@@ -108,7 +108,7 @@ impl Hosting {
             supervisor,
             clock,
             registry,
-            passwords: Passwords::new()?,
+            passwords: Passwords::new(clock)?,
             pressure: Pressure::default(),
             bulk: Semaphore::new(BULK_STREAMS_MAX),
             fetches: Semaphore::new(FETCHES_MAX),

@@ -80,6 +80,7 @@ fn is_fault(connection: &Connection, code: ErrorCode) -> bool {
         | ErrorCode::UnknownKind
         | ErrorCode::Malformed
         | ErrorCode::OutOfPlace
+        | ErrorCode::TooManyRequests
         | ErrorCode::BadCredentials
         | ErrorCode::AnonymousRefused
         | ErrorCode::WrongSecret => true,

@@ -33,6 +33,7 @@ mod registry;
 mod reply_code;
 mod request;
 mod session_task;
+mod tolerance;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

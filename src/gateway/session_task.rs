@@ -22,8 +22,8 @@ use crate::gateway::registry::Ending;
 use crate::gateway::reply_code::{self, Answer, PARKED_RETRY_MS, RETRY_MS};
 use crate::gateway::request::numbers::{Admission, Note, Requests};
 use crate::gateway::request::reads::{self, Reader};
-use crate::gateway::request::tolerance::Tolerance;
 use crate::gateway::request::translate::{self, Fit, FollowUp, Unfit};
+use crate::gateway::tolerance::{Allowance, Tolerance};
 use crate::protocol::conversation::Conversation;
 use crate::protocol::delivery::BulkPurpose;
 use crate::protocol::read::{Answer as ReadAnswer, Read, ReadReply};
@@ -34,6 +34,11 @@ use crate::supervisor::OwnedTask;
 use crate::telemetry::{event, metrics};
 use crate::transport::{CloseCode, Connection, Frame, FrameReceiver, FrameSender, ReceiveError};
 
+/// Requests of one session that cannot be what they claim to be, or whose selectors are dear. To find
+/// out that a selector, a path or a value is none costs the node what a good one costs, and to compile
+/// an expression may cost a thousand times more. A session over it is not cut off: nothing more is read
+/// of it until enough is forgiven, and the stream's window holds it back.
+const UNFIT_OR_DEAR: Allowance = Allowance { count: 64, per_s: 32 };
 /// Bytes that wait on the control stream from which on no more requests are read.
 const BACKLOG_BYTES_MAX: usize = 256 * 1024;
 /// Frames that are handled before answers have a turn.
@@ -260,7 +265,7 @@ impl Session {
         let bytes = match translate(&self.roles) {
             Ok(Fit { bytes, follow_up, is_dear }) => {
                 if is_dear {
-                    self.tolerance.count(self.hosting.clock.now());
+                    self.tolerance.count(UNFIT_OR_DEAR, self.hosting.clock.now());
                 }
                 if let Some(follow_up) = follow_up {
                     self.requests.note(request, Note::FollowUp(follow_up));
@@ -269,7 +274,7 @@ impl Session {
             }
             Err(unfit) => {
                 metrics::request_refused(unfit.code.number());
-                self.tolerance.count(self.hosting.clock.now());
+                self.tolerance.count(UNFIT_OR_DEAR, self.hosting.clock.now());
                 let bytes = unfit.command().encode();
                 self.requests.note(request, Note::Unfit(unfit));
                 bytes
@@ -281,8 +286,7 @@ impl Session {
 
     /// When the session is heard again; none: it is heard now.
     fn waits_until(&self) -> Option<Instant> {
-        let until = self.tolerance.waits_until()?;
-        (until > self.hosting.clock.now()).then_some(until)
+        self.tolerance.waits_until(UNFIT_OR_DEAR, self.hosting.clock.now())
     }
 
     /// Submits what has come.
@@ -381,7 +385,7 @@ impl Session {
                 return self.put_read_refusal(correlation, answer);
             }
             Err(error) => {
-                self.tolerance.count(self.hosting.clock.now());
+                self.tolerance.count(UNFIT_OR_DEAR, self.hosting.clock.now());
                 let answer = reads::refused(error.code(), &error.to_string(), None);
                 return self.put_read_refusal(correlation, answer);
             }
@@ -447,7 +451,7 @@ impl Session {
             && let ReadAnswer::Refused { code, .. } = answer
             && !ErrorCode::from(*code).is_transient()
         {
-            self.tolerance.count(self.hosting.clock.now());
+            self.tolerance.count(UNFIT_OR_DEAR, self.hosting.clock.now());
         }
         self.put(reply);
     }

@@ -1,7 +1,6 @@
 //! From a new connection to an open session: version, credentials, open or resume.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +17,8 @@ use crate::domain::machine::Answered;
 use crate::domain::outcome::{Outcome, Rejection};
 use crate::gateway::delivery::interest::Interest;
 use crate::gateway::delivery::subscriber::{Beginning, Changes, Subscriber};
+use crate::gateway::entrance::authenticate::authenticate;
 use crate::gateway::entrance::look;
-use crate::gateway::entrance::password;
 use crate::gateway::entrance::secret::{self, Secret};
 use crate::gateway::farewell;
 use crate::gateway::hosting::{
@@ -30,19 +29,15 @@ use crate::gateway::reply_code::{self, PARKED_RETRY_MS, RETRY_MS};
 use crate::gateway::request::roles_of;
 use crate::protocol::frame::PAYLOAD_BYTES_MAX;
 use crate::protocol::handshake::{
-    Credentials, Hello, Look, Refused, ResetReason, Resume, SessionLimits, StartFrom, Verdict,
-    Welcome,
+    Hello, Look, Refused, ResetReason, Resume, SessionLimits, StartFrom, Verdict, Welcome,
 };
 use crate::protocol::kind::SMALL_BODY_BYTES_MAX;
 use crate::protocol::{ClientMessage, ErrorCode, ServerMessage, VERSION};
 use crate::replication::{Read, Replication, SessionProposer};
-use crate::telemetry::{event, metrics};
 use crate::transport::{Connection, FrameReceiver, FrameSender, ReceiveError};
 
 /// What a client may take to take its refusal.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// What a wrong password costs its sender at least.
-const WRONG_CREDENTIALS_DELAY: Duration = Duration::from_millis(200);
 
 /// Changes of its selections that a session may have missed and goes on with; one more and it starts
 /// over.
@@ -93,6 +88,12 @@ impl NotOpened {
             ErrorCode::Inquorate | ErrorCode::DiskFull | ErrorCode::NotReady => PARKED_RETRY_MS,
             _ => RETRY_MS,
         });
+        Self { code, text: text.to_string(), retry_ms }
+    }
+
+    /// The same, and when to come again.
+    pub(super) fn later(code: ErrorCode, text: impl ToString, wait: Duration) -> Self {
+        let retry_ms = Some(u32::try_from(wait.as_millis()).unwrap_or(u32::MAX));
         Self { code, text: text.to_string(), retry_ms }
     }
 
@@ -216,17 +217,17 @@ async fn claim(
     }
     match &hello.resume {
         Some(resume) => move_here(hosting, resume, deadline).await,
-        None => open_new(hosting, connection.remote(), hello, deadline).await,
+        None => open_new(hosting, connection, hello, deadline).await,
     }
 }
 
 async fn open_new(
     hosting: &Arc<Hosting>,
-    remote: SocketAddr,
+    connection: &Connection,
     hello: &Hello,
     deadline: Instant,
 ) -> Result<Claimed, NotOpened> {
-    let principal = authenticate(hosting, remote, &hello.credentials).await?;
+    let principal = authenticate(hosting, connection, &hello.credentials).await?;
     let entropy = |error| NotOpened::new(ErrorCode::Internal, error);
     let secret = Secret::draw().map_err(entropy)?;
     let session = secret::draw_session_id().map_err(entropy)?;
@@ -431,52 +432,6 @@ async fn propose(
         Err(error) => {
             let (code, retry_ms) = reply_code::propose_error(error);
             Err(NotOpened { code, text: error.to_string(), retry_ms: Some(retry_ms) })
-        }
-    }
-}
-
-/// The principal of these credentials, as this node's own state knows it.
-pub(super) async fn authenticate(
-    hosting: &Arc<Hosting>,
-    remote: SocketAddr,
-    credentials: &Credentials,
-) -> Result<String, NotOpened> {
-    let view = hosting.replication.view();
-    let configuration = view.configuration();
-    match credentials {
-        Credentials::Anonymous if configuration.anonymous() => Ok(String::new()),
-        Credentials::Anonymous => {
-            metrics::authentication_failed("anonymous");
-            tracing::warn!(
-                event = event::AUTHENTICATION_FAILED,
-                principal = "",
-                %remote,
-                "credentials were refused"
-            );
-            let text = "give a principal and its password";
-            Err(NotOpened::new(ErrorCode::AnonymousRefused, text))
-        }
-        Credentials::Password { principal, password } => {
-            let stored = configuration.password(principal);
-            let verdict = hosting.passwords.check(&hosting.supervisor, stored, password).await;
-            match verdict {
-                password::Verdict::Right => Ok(principal.clone()),
-                password::Verdict::Busy => {
-                    Err(NotOpened::new(ErrorCode::Overloaded, "too many passwords to check"))
-                }
-                password::Verdict::Wrong => {
-                    metrics::authentication_failed("password");
-                    let principal: String = principal.chars().take(64).collect();
-                    tracing::warn!(
-                        event = event::AUTHENTICATION_FAILED,
-                        principal,
-                        %remote,
-                        "credentials were refused"
-                    );
-                    tokio::time::sleep(WRONG_CREDENTIALS_DELAY).await;
-                    Err(NotOpened::new(ErrorCode::BadCredentials, format!("for {principal:?}")))
-                }
-            }
         }
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use crate::domain::id::{Index, SessionId};
-use crate::gateway::entrance::handshake::{NotOpened, authenticate};
+use crate::gateway::entrance::authenticate::authenticate;
+use crate::gateway::entrance::handshake::NotOpened;
 use crate::gateway::hosting::Hosting;
 use crate::gateway::reply_code;
 use crate::gateway::request::reads::{self, Reader};
@@ -46,7 +47,7 @@ pub(super) async fn answer(
         let code = reply_code::state(state).unwrap_or(ErrorCode::NotReady);
         return Err(NotOpened::new(code, format!("the node is {state}")));
     }
-    let principal = authenticate(hosting, connection.remote(), &look.credentials).await?;
+    let principal = authenticate(hosting, connection, &look.credentials).await?;
     let roles = roles_of(&principal).into();
     let reader = Reader { session: SessionId(0), roles, answered: Index::default() };
     let found = reads::answer(hosting, &reader, &bounded(&look.read)).await;

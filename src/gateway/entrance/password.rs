@@ -1,26 +1,38 @@
 //! Passwords are checked against argon2id strings, without holding anything up.
 //!
-//! A check costs some 20 ms and 19 MiB by design, so one runs at a time, few wait, and a principal
-//! that has just proven its password is not asked to pay again: a keyed hash of what was proven is
+//! A check costs some 20 ms and 19 MiB by design, so one runs at a time, few wait, guesses from one
+//! address are looked at slowly, and a principal that has just proven its password is not asked to pay
+//! again: a keyed hash of what was proven is
 //! kept in memory. The key is drawn at start and never leaves the process. Nor is the memory of a
 //! check given back: taken anew each time, by whichever thread it is, it stays in every thread's heap
 //! (350 MiB more after six hundred checks).
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use argon2::password_hash::{self, Output, PasswordHash};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use ring::hmac;
 use tokio::sync::Semaphore;
 
+use crate::clock::Clock;
+use crate::entropy::HashMap;
 use crate::gateway::entrance::secret::NoEntropy;
+use crate::gateway::tolerance::{Allowance, Tolerance};
 use crate::supervisor::Supervisor;
 
 /// Checks that run at once.
 const RUNNING_MAX: usize = 1;
 /// Checks that run or wait; one more is refused as overload.
 const WAITING_MAX: usize = 128;
+/// Wrong passwords of one address; one more is not looked at, right as it may be, but for one that was
+/// proven before.
+const WRONG: Allowance = Allowance { count: 8, per_s: 1 };
+/// Addresses that wrong passwords came from that are remembered; others are not while all of these
+/// have something to be forgiven.
+const WRONG_ADDRESSES_MAX: usize = 4_096;
 /// Proven passwords that are remembered.
 const PROVEN_MAX: usize = 4_096;
 /// Bytes of a password that are looked at.
@@ -35,9 +47,11 @@ const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA\
 #[derive(Debug)]
 pub(in crate::gateway) struct Passwords {
     key: hmac::Key,
+    clock: Clock,
     running: Semaphore,
     waiting: Semaphore,
     proven: Mutex<HashSet<[u8; 32]>>,
+    wrong: Mutex<HashMap<IpAddr, Tolerance>>,
     /// What the check that runs works in.
     memory: Arc<Mutex<Vec<Block>>>,
 }
@@ -51,6 +65,8 @@ pub(in crate::gateway) enum Verdict {
     Wrong,
     /// Too many checks wait.
     Busy,
+    /// It was not looked at: too many wrong ones came from its address, until this much later.
+    TooOften(Duration),
 }
 
 impl Passwords {
@@ -58,22 +74,26 @@ impl Passwords {
     ///
     /// # Errors
     /// [`NoEntropy`].
-    pub(in crate::gateway) fn new() -> Result<Self, NoEntropy> {
+    pub(in crate::gateway) fn new(clock: Clock) -> Result<Self, NoEntropy> {
         let mut key = [0; 32];
         crate::entropy::fill(&mut key).map_err(|_| NoEntropy)?;
         Ok(Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            clock,
             running: Semaphore::new(RUNNING_MAX),
             waiting: Semaphore::new(WAITING_MAX),
             proven: Mutex::new(HashSet::new()),
+            wrong: Mutex::default(),
             memory: Arc::default(),
         })
     }
 
     /// Checks a password against the principal's argon2id string; none: there is no such principal.
+    /// `from`: the address that it is held against if it is wrong.
     pub(in crate::gateway) async fn check(
         &self,
         supervisor: &Supervisor,
+        from: Option<IpAddr>,
         hash: Option<&str>,
         password: &str,
     ) -> Verdict {
@@ -86,6 +106,9 @@ impl Passwords {
         }
         let Ok(_place) = self.waiting.try_acquire() else { return Verdict::Busy };
         let Ok(_turn) = self.running.acquire().await else { return Verdict::Busy };
+        if let Some(wait) = from.and_then(|from| self.waits(from)) {
+            return Verdict::TooOften(wait);
+        }
         let (known, stored) = (hash.is_some(), hash.unwrap_or(NOBODY).to_owned());
         let (password, memory) = (password.to_owned(), Arc::clone(&self.memory));
         let check = move || {
@@ -101,9 +124,37 @@ impl Passwords {
                 proven.insert(tag);
                 Verdict::Right
             }
-            Ok(_) => Verdict::Wrong,
+            Ok(_) => {
+                if let Some(from) = from {
+                    self.count_wrong(from);
+                }
+                Verdict::Wrong
+            }
             Err(_) => Verdict::Busy,
         }
+    }
+
+    /// How long passwords of this address are not looked at.
+    fn waits(&self, from: IpAddr) -> Option<Duration> {
+        let now = self.clock.now();
+        let until = self.wrong().get(&from)?.waits_until(WRONG, now)?;
+        Some(until - now)
+    }
+
+    fn count_wrong(&self, from: IpAddr) {
+        let now = self.clock.now();
+        let mut wrong = self.wrong();
+        if wrong.len() >= WRONG_ADDRESSES_MAX && !wrong.contains_key(&from) {
+            wrong.retain(|_, tolerance| !tolerance.is_even(now));
+            if wrong.len() >= WRONG_ADDRESSES_MAX {
+                return;
+            }
+        }
+        wrong.entry(from).or_default().count(WRONG, now);
+    }
+
+    fn wrong(&self) -> MutexGuard<'_, HashMap<IpAddr, Tolerance>> {
+        self.wrong.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tag(&self, hash: &str, password: &str) -> [u8; 32] {
@@ -156,23 +207,67 @@ mod tests {
         Argon2::default().hash_password(password.as_bytes(), &salt).unwrap().to_string()
     }
 
+    fn checker() -> Passwords {
+        Passwords::new(Clock::system()).unwrap()
+    }
+
     #[tokio::test]
     async fn passwords_are_checked_and_remembered() {
         let supervisor = Supervisor::new("test");
-        let passwords = Passwords::new().unwrap();
+        let passwords = checker();
         let stored = hash("open sesame");
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
         for _ in 0..2 {
-            let verdict = passwords.check(&supervisor, Some(&stored), "open sesame").await;
+            let verdict = passwords.check(&supervisor, None, Some(&stored), "open sesame").await;
             assert_eq!(verdict, Verdict::Right);
         }
         assert_eq!(passwords.lock().len(), 1);
         for wrong in ["", "open sesame ", &"x".repeat(5_000)] {
-            let verdict = passwords.check(&supervisor, Some(&stored), wrong).await;
+            let verdict = passwords.check(&supervisor, None, Some(&stored), wrong).await;
             assert_eq!(verdict, Verdict::Wrong);
         }
-        assert_eq!(passwords.check(&supervisor, None, "open sesame").await, Verdict::Wrong);
+        assert_eq!(passwords.check(&supervisor, None, None, "open sesame").await, Verdict::Wrong);
         assert_eq!(passwords.lock().len(), 1);
+        // The memory of a check is kept: 19 MiB, and not once more for each.
+        assert_eq!(passwords.memory.lock().unwrap().len(), 19_456);
+    }
+
+    #[tokio::test]
+    async fn wrong_passwords_of_one_address_are_looked_at_slowly() {
+        let supervisor = Supervisor::new("test");
+        let passwords = checker();
+        let stored = hash("open sesame");
+        let [here, there] = ["10.0.0.1", "10.0.0.2"].map(|text| text.parse().ok());
+        let right = "open sesame";
+        assert_eq!(passwords.check(&supervisor, there, Some(&stored), right).await, Verdict::Right);
+        passwords.lock().clear();
+        let mut wrong = 0;
+        let wait = loop {
+            let guess = format!("guess {wrong}");
+            match passwords.check(&supervisor, here, Some(&stored), &guess).await {
+                Verdict::Wrong => wrong += 1,
+                Verdict::TooOften(wait) => break wait,
+                other => panic!("{other:?}"),
+            }
+            // Some are forgiven meanwhile, as a check takes its time.
+            assert!(wrong < 100 * WRONG.count, "none was refused");
+        };
+        assert!(wrong >= WRONG.count && wait <= Duration::from_secs(1), "{wrong} {wait:?}");
+        // Nor is the right one looked at then, but for other addresses it is, and what was proven
+        // needs no look.
+        let verdict = passwords.check(&supervisor, here, Some(&stored), right).await;
+        assert!(matches!(verdict, Verdict::TooOften(_)), "{verdict:?}");
+        assert_eq!(passwords.check(&supervisor, there, Some(&stored), right).await, Verdict::Right);
+        assert_eq!(passwords.check(&supervisor, here, Some(&stored), right).await, Verdict::Right);
+    }
+
+    #[test]
+    fn the_wrong_passwords_of_so_many_addresses_are_remembered() {
+        let passwords = checker();
+        for number in 0..2 * WRONG_ADDRESSES_MAX as u32 {
+            passwords.count_wrong(IpAddr::V4(number.into()));
+        }
+        assert_eq!(passwords.wrong().len(), WRONG_ADDRESSES_MAX);
     }
 
     #[test]
@@ -183,8 +278,8 @@ mod tests {
     #[tokio::test]
     async fn too_many_checks_are_refused() {
         let supervisor = Supervisor::new("test");
-        let passwords = Passwords::new().unwrap();
+        let passwords = checker();
         let _all = passwords.waiting.acquire_many(WAITING_MAX as u32).await.unwrap();
-        assert_eq!(passwords.check(&supervisor, None, "x").await, Verdict::Busy);
+        assert_eq!(passwords.check(&supervisor, None, None, "x").await, Verdict::Busy);
     }
 }

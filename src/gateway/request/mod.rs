@@ -6,7 +6,6 @@ pub(in crate::gateway) mod fetch;
 pub(in crate::gateway) mod numbers;
 pub(in crate::gateway) mod reads;
 mod status_json;
-pub(in crate::gateway) mod tolerance;
 pub(in crate::gateway) mod translate;
 
 pub(in crate::gateway) use authorize::roles_of;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt as _;
@@ -31,6 +31,10 @@ use crate::harness::Owned;
 const ATTACK: &str = "QUORATE_ATTACK";
 const TARGET: &str = "QUORATE_ATTACK_TARGET";
 const COUNT: &str = "QUORATE_ATTACK_COUNT";
+/// Of the control: what share of a core it computes for.
+const SHARE: &str = "QUORATE_ATTACK_SHARE";
+/// The name of the control.
+pub(crate) const CONTROL: &str = "control";
 /// The longest that an attacker lives.
 const LIFE: Duration = Duration::from_secs(60);
 /// Handshakes that one attacker keeps half open.
@@ -42,21 +46,47 @@ const DEAF: usize = 50;
 
 /// A running attacker.
 pub(crate) struct Attacker {
-    _process: Owned,
+    process: Owned,
     count: PathBuf,
 }
 
 impl Attacker {
     /// Starts the attack of this name.
     pub(crate) fn start(name: &str, target: &Target, dir: &Path) -> Self {
+        Self::start_with(name, 0.0, target, dir)
+    }
+
+    /// Starts a process that computes for this share of a core (two at most) and attacks nobody.
+    pub(crate) fn start_control(share: f64, target: &Target, dir: &Path) -> Self {
+        Self::start_with(CONTROL, share, target, dir)
+    }
+
+    fn start_with(name: &str, share: f64, target: &Target, dir: &Path) -> Self {
         let count = dir.join(format!("attack-{name}"));
         let _none_yet = std::fs::remove_file(&count);
         let mut command = Command::new("chrt");
         command.args(["--idle", "0"]).arg(std::env::current_exe().unwrap());
         command.args(["hostile::attacks::attacker", "--exact", "--ignored", "--nocapture"]);
         command.env(ATTACK, name).env(TARGET, target.to_text()).env(COUNT, &count);
+        command.env(SHARE, share.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        Self { _process: Owned(command.spawn().unwrap()), count }
+        Self { process: Owned(command.spawn().unwrap()), count }
+    }
+
+    /// What it has computed so far, on all cores.
+    pub(crate) fn cpu(&self) -> Duration {
+        /// The kernel's unit of such times, on every Linux of this age.
+        const TICKS_PER_S: u32 = 100;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.0.id())).unwrap();
+        // Behind the name, which may hold anything: the 12th and 13th are in user and kernel mode.
+        let (_, rest) = stat.rsplit_once(')').unwrap();
+        let ticks: u32 = rest
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<u32>().unwrap())
+            .sum();
+        Duration::from_secs(1) * ticks / TICKS_PER_S
     }
 
     /// How often it has struck.
@@ -94,7 +124,7 @@ async fn run(name: &str, target: &Target, count: &AtomicU64) {
         "silent" => silent(target, count).await,
         "noise" => noise(target, count, 5_000).await,
         "flood" => noise(target, count, 100_000).await,
-        "spin" => spin(count).await,
+        CONTROL => control(count).await,
         "garbage" => many(|| garbage(target, count)).await,
         "violations" => many(|| violations(target, count)).await,
         "unfit" => many(|| unfit(target, count)).await,
@@ -209,13 +239,25 @@ async fn noise(target: &Target, count: &AtomicU64, per_s: u64) {
     }
 }
 
-/// Nothing at all: what it costs the others that the attacker computes on the same machine.
-async fn spin(count: &AtomicU64) {
-    loop {
-        std::hint::black_box(Dice::new(0).bytes(100_000));
-        strike(count);
-        tokio::task::yield_now().await;
+/// Nothing at all but computing: what that alone costs the others, beside the node on its machine.
+async fn control(count: &AtomicU64) {
+    const TURN: Duration = Duration::from_millis(4);
+    let share: f64 = std::env::var(SHARE).unwrap().parse().unwrap();
+    let compute = |share: f64| {
+        loop {
+            let started = Instant::now();
+            while started.elapsed() < TURN.mul_f64(share) {
+                std::hint::black_box(Dice::new(0).bytes(1_000));
+            }
+            std::thread::sleep(TURN.saturating_sub(started.elapsed()));
+        }
+    };
+    // A second core, where one is not enough.
+    for share in [share.min(1.0), (share - 1.0).clamp(0.0, 1.0)] {
+        std::thread::spawn(move || compute(share));
     }
+    strike(count);
+    tokio::time::sleep(LIFE).await;
 }
 
 /// Random bytes where a hello is due.

@@ -2,6 +2,11 @@
 //! during and after, the latency of a well-behaved client with and without the attack in interleaved
 //! pairs, how long another client takes to get in meanwhile, and what the node counted.
 //!
+//! An attacker computes, and here it does so on the cores of the node that it attacks. So that this is
+//! not taken for what the node lets it do to others, each attack is followed by its control: a process
+//! of the same priority that computes for the same share of the time and attacks nobody. The bar is
+//! the ratio to that; the ratio to an idle machine is told beside it.
+//!
 //! By hand, on a quiet machine, one at a time: `cargo test --release --test processes
 //! hostile::attack_NAME -- --ignored --nocapture --exact`; `QUORATE_BINARY` names another node's
 //! binary.
@@ -128,10 +133,10 @@ async fn measure(attack: Attack) {
     p99_us(&good, &mut number, MEASURE).await;
     let (before_kib, before) = (node.rss_kib(), target.metrics());
     let watch = MemoryWatch::start(&node);
-    let (mut quiet, mut loud, mut ratios, mut strikes) = (vec![], vec![], vec![], 0);
-    let mut let_in = Duration::ZERO;
+    let (mut quiet, mut loud, mut beside) = (vec![], vec![], vec![]);
+    let (mut shares, mut strikes, mut let_in) = (vec![], 0, Duration::ZERO);
     for _ in 0..PAIRS {
-        let without = p99_us(&good, &mut number, MEASURE).await;
+        quiet.push(p99_us(&good, &mut number, MEASURE).await);
         let attacker = Attacker::start(attack.name, &target, dir.path());
         let end = Instant::now() + Duration::from_secs(20);
         while attacker.count() < attack.under_way {
@@ -139,7 +144,9 @@ async fn measure(attack: Attack) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let with = p99_us(&good, &mut number, MEASURE).await;
+        let (cpu, started) = (attacker.cpu(), Instant::now());
+        loud.push(p99_us(&good, &mut number, MEASURE).await);
+        let share = (attacker.cpu() - cpu).as_secs_f64() / started.elapsed().as_secs_f64();
         // Somebody who was not there before, from another address.
         let (started, elsewhere) = (Instant::now(), socket("127.0.0.2"));
         let opened = target.known_in_time(&elsewhere).await;
@@ -147,17 +154,23 @@ async fn measure(attack: Attack) {
         let_in = let_in.max(started.elapsed());
         strikes += attacker.count();
         drop(attacker);
-        quiet.push(without);
-        loud.push(with);
-        ratios.push(with as f64 / without as f64);
         tokio::time::sleep(attack.settles).await;
+        let control = Attacker::start_control(share, &target, dir.path());
+        while control.count() == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        beside.push(p99_us(&good, &mut number, MEASURE).await);
+        drop(control);
+        shares.push(share);
     }
     let most_kib = watch.most_kib.load(Ordering::Relaxed);
     drop(watch);
-    quiet.sort_unstable();
-    loud.sort_unstable();
-    ratios.sort_by(f64::total_cmp);
-    let ratio = ratios[PAIRS / 2];
+    let ratio = median_ratio(&loud, &beside);
+    let to_quiet = median_ratio(&loud, &quiet);
+    shares.sort_by(f64::total_cmp);
+    for p99s in [&mut quiet, &mut loud, &mut beside] {
+        p99s.sort_unstable();
+    }
     let after = target.metrics();
     let counted: Vec<(String, f64)> = (attack.counted.iter())
         .map(|(name, labels)| {
@@ -166,14 +179,15 @@ async fn measure(attack: Attack) {
         })
         .collect();
     say(&format!(
-        "{}: {strikes} strikes; p99 {} us without, {} us with, x {ratio:.2} (median of {PAIRS} \
-         pairs, {:.2} to {:.2}); another client in after at most {} ms; node {before_kib} -> at \
-         most {most_kib} -> {} KiB; counted {counted:?}",
+        "{}: {strikes} strikes; p99 {} us, {} us attacked, {} us beside as much computing ({:.2} \
+         cores); x {ratio:.2} of that, x {to_quiet:.2} of the idle machine (medians of {PAIRS}); \
+         another client in after at most {} ms; node {before_kib} -> at most {most_kib} -> {} KiB; \
+         counted {counted:?}",
         attack.name,
         quiet[PAIRS / 2],
         loud[PAIRS / 2],
-        ratios[0],
-        ratios[PAIRS - 1],
+        beside[PAIRS / 2],
+        shares[PAIRS / 2],
         let_in.as_millis(),
         node.rss_kib(),
     ));
@@ -184,6 +198,13 @@ async fn measure(attack: Attack) {
     assert!(let_in < LET_IN_MAX, "{}: let in after {let_in:?}", attack.name);
     assert!(ratio <= attack.ratio_max, "{}: x {ratio:.2}", attack.name);
     good.close().await;
+}
+
+/// The median of the ratios of what was measured one after the other.
+fn median_ratio(of: &[u64], to: &[u64]) -> f64 {
+    let mut ratios: Vec<f64> = of.iter().zip(to).map(|(of, to)| *of as f64 / *to as f64).collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios[ratios.len() / 2]
 }
 
 const REFUSED: &str = "quorate_sessions_refused_total";
@@ -220,8 +241,6 @@ attacks! {
         ],
         ..Attack::default()
     };
-    /// Not an attack: the share of the figures that is the attacker's computing beside the node.
-    attack_spin: Attack { name: "spin", ..Attack::default() };
     attack_noise: Attack { name: "noise", ..Attack::default() };
     /// As much noise as one sender makes: more than a socket can be read clean of.
     attack_flood: Attack { name: "flood", ratio_max: 20.0, ..Attack::default() };
