@@ -42,6 +42,8 @@ impl Default for GatewayLimits {
 pub(super) const BULK_STREAMS_MAX: usize = 64;
 /// Large fetches that are evaluated at once, over all sessions.
 pub(super) const FETCHES_MAX: usize = 2;
+/// Fetches whose expressions may take milliseconds that are evaluated at once, over all sessions.
+pub(super) const DEAR_FETCHES_MAX: usize = 1;
 /// Reads of one session that may be unanswered.
 pub(super) const READS_MAX: usize = 64;
 /// What a read may take unless it says less.
@@ -74,6 +76,8 @@ pub(super) struct Hosting {
     pub(super) bulk: Semaphore,
     /// Permits for large fetches.
     pub(super) fetches: Semaphore,
+    /// Permits for fetches by dear selectors.
+    pub(super) dear_fetches: Semaphore,
     /// Permits for handshakes.
     pub(super) handshakes: Semaphore,
     /// How many clients the node takes.
@@ -112,6 +116,7 @@ impl Hosting {
             pressure: Pressure::default(),
             bulk: Semaphore::new(BULK_STREAMS_MAX),
             fetches: Semaphore::new(FETCHES_MAX),
+            dear_fetches: Semaphore::new(DEAR_FETCHES_MAX),
             handshakes: Semaphore::new(limits.handshakes_max),
             limits,
             nodes,

@@ -42,7 +42,7 @@ pub(in crate::gateway) async fn rows(
         }
         (request, page)
     } else {
-        let _turn = hosting.fetches.acquire().await.map_err(|_| stopped())?;
+        let _turn = hosting.dear_fetches.acquire().await.map_err(|_| stopped())?;
         let (fetch, view) = (fetch.clone(), view.clone());
         let evaluated = hosting.supervisor.patiently("fetch", move || {
             let request = request(&fetch)?;
