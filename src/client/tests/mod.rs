@@ -187,6 +187,35 @@ async fn a_missed_beat_of_a_subscribed_session_moves_it() {
 }
 
 #[tokio::test]
+async fn what_comes_while_another_node_is_asked_does_not_change_what_it_was_told() {
+    let house = House::new();
+    let (one, two) = (house.node("n1"), house.node("n2"));
+    let patience = Patience { beat: Duration::from_millis(200), ..Patience::default() };
+    let config = house.config(&[&one, &two]).patience(patience);
+    let (client, mut late) = at_home(config, &one).await;
+    let subscribing = async {
+        let (request, _) = late.command().await;
+        late.done(request, 1).await;
+    };
+    let (events, ()) = tokio::join!(soon(client.subscribe("?.*//")), subscribing);
+    let mut events = events.unwrap();
+    let mut sent = late.events(at(1)).await;
+    sent.event(at(2), Wire::Initial { request: 1, bulk: 0 }).await;
+    sent.event(at(3), subscribed(1, "a")).await;
+    assert_eq!(following(&mut events, 2).await, "current +a");
+    // It misses its beats, and speaks again when the hello to the next one has been sent.
+    let mut visit = two.visit().await;
+    assert_eq!(visit.hello.resume.as_ref().unwrap().position, Some(at(3)));
+    sent.event(at(4), value(1, "late")).await;
+    let early = tokio::time::timeout(Duration::from_millis(300), events.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    visit.welcome(continuous(at(3)), 1).await;
+    let mut sent = visit.events(at(3)).await;
+    sent.event(at(4), value(1, "x")).await;
+    assert_eq!(following(&mut events, 2).await, "moved to n2 a=x@4");
+}
+
+#[tokio::test]
 async fn initial_values_and_events_meet_without_gap_or_repetition() {
     let house = House::new();
     let node = house.node("n1");
