@@ -23,7 +23,7 @@ const VOTE_BYTES: usize = 18;
 pub(crate) struct Witness {
     cluster: Option<(u64, u64)>,
     ids: BTreeMap<NodeId, Node>,
-    /// What each node was last known to hold for committed.
+    /// What each node was last known to hold for committed, and to have on its disk.
     committed: BTreeMap<Node, u64>,
     /// Up to where, exclusively, each node's committed entries were written down.
     read: BTreeMap<Node, u64>,
@@ -38,7 +38,10 @@ impl Witness {
         self.cluster = Some((member.cluster.0, member.lineage.0));
         self.ids.insert(member.id, node);
         let standing = running.replication.standing();
-        self.committed.insert(node, standing.committed);
+        // What is committed elsewhere may have been accepted here in place of other entries, and not be
+        // on this disk yet: after a crash the others are still there.
+        let durable = running.replication.log().durable().unwrap_or(0);
+        self.committed.insert(node, standing.committed.min(durable));
         let state = running.replication.view();
         let bound = quorate::replication::PERMITS as u64;
         let unanswered = standing.unanswered as u64;
