@@ -252,9 +252,10 @@ fn take_event(
 /// What follows for selections. The outbox is locked inside the deliveries, never the other way.
 fn settle(shared: &Shared, deliveries: &mut Deliveries, taken: &Taken) {
     match taken {
-        Taken::Complete(request) => {
+        Taken::Complete(requests) => {
             let mut outbox = shared.outbox();
-            let current = outbox.selects.delivered(*request);
+            let delivered = requests.iter().map(|request| outbox.selects.delivered(*request));
+            let current: Vec<u64> = delivered.flatten().collect();
             let finished = !outbox.selects.is_any_unfinished();
             drop(outbox);
             deliveries.tell_current(&current, finished);

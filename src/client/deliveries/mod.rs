@@ -9,7 +9,7 @@ mod local_streams;
 mod tests;
 mod waiting;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -57,10 +57,19 @@ pub(super) enum Taken {
     Done,
     /// It cannot be understood before an announced bulk stream has come further; here it is again.
     Later(EventMessage),
-    /// The initial values of this selection (0: of everything) are complete.
-    Complete(u64),
+    /// The initial values of these selections (0: of everything) are complete.
+    Complete(Vec<u64>),
     /// The session was reset: what follows is as of this position.
     Reset(Position),
+}
+
+/// Initial values that have been announced.
+#[derive(Debug)]
+struct Announced {
+    /// The selection that they answer.
+    request: u64,
+    /// The bulk stream that brings them; none: it has come to its end, or nothing was to be brought.
+    bulk: Option<u64>,
 }
 
 /// How far the event stream of the connection has come.
@@ -106,9 +115,8 @@ pub(super) struct Deliveries {
     /// Anything has been heard at all.
     heard: bool,
     topics: HashMap<TopicId, Known>,
-    /// Announced bulk streams of initial values that have not come to their end: by number, the
-    /// request that they answer.
-    bulks: HashMap<u64, u64>,
+    /// Initial values that are not complete, in the order of their announcement.
+    announced: VecDeque<Announced>,
     /// Where topics have ended that a bulk stream of before may still bring.
     ended: HashMap<TopicId, Position>,
     /// Topics that a node unsubscribed since their events were taken too slowly: another node does not
@@ -145,7 +153,7 @@ impl Deliveries {
             stream: Stream::Headless { changes_owed: false },
             heard: false,
             topics: HashMap::default(),
-            bulks: HashMap::default(),
+            announced: VecDeque::new(),
             ended: HashMap::default(),
             taken_too_slowly: BTreeSet::new(),
             streams: LocalStreams::default(),
@@ -292,11 +300,8 @@ impl Deliveries {
                 self.heard = true;
                 self.stream = Stream::Flowing;
                 self.advance(position, true);
-                if bulk == 0 {
-                    return Ok(Taken::Complete(request));
-                }
-                self.bulks.insert(bulk, request);
-                Ok(Taken::Done)
+                self.announced.push_back(Announced { request, bulk: (bulk != 0).then_some(bulk) });
+                Ok(self.completed())
             }
             EventMessage::Event { position, last, event } => {
                 let is_reset = matches!(event, delivery::Event::Reset { .. });
@@ -342,13 +347,23 @@ impl Deliveries {
     }
 
     fn forget_bulks(&mut self) {
-        self.bulks.clear();
+        self.announced.clear();
         self.ended.clear();
     }
 
     /// A bulk stream of initial values that has been announced is still to come, or to end.
     fn awaits_bulk(&self) -> bool {
-        !self.bulks.is_empty()
+        self.announced.iter().any(|announced| announced.bulk.is_some())
+    }
+
+    /// What is complete now. Initial values leave out what was announced before them, so those before
+    /// have to be there as well.
+    fn completed(&mut self) -> Taken {
+        let mut requests = Vec::new();
+        while let Some(first) = self.announced.pop_front_if(|first| first.bulk.is_none()) {
+            requests.push(first.request);
+        }
+        if requests.is_empty() { Taken::Done } else { Taken::Complete(requests) }
     }
 
     /// Positions never fall; what stands where the newest event does is told apart by its topic.
@@ -469,7 +484,7 @@ impl Deliveries {
 
     /// The bulk stream of initial values with this number has been announced.
     pub(super) fn is_announced(&self, bulk: u64) -> bool {
-        self.bulks.contains_key(&bulk)
+        self.announced.iter().any(|announced| announced.bulk == Some(bulk))
     }
 
     /// Takes a frame of the bulk stream of initial values with this number, as of this position,
@@ -495,18 +510,18 @@ impl Deliveries {
                 }
                 Ok(Taken::Done)
             }
-            BulkMessage::End { .. } => Ok(match self.bulks.remove(&bulk) {
-                Some(request) => {
-                    if self.bulks.is_empty() {
-                        self.ended.clear();
-                    }
-                    if self.is_replaying() {
-                        self.replay = Replay::Until(as_of);
-                    }
-                    Taken::Complete(request)
+            BulkMessage::End { .. } => {
+                for announced in self.announced.iter_mut().filter(|one| one.bulk == Some(bulk)) {
+                    announced.bulk = None;
                 }
-                None => Taken::Done,
-            }),
+                if !self.awaits_bulk() {
+                    self.ended.clear();
+                }
+                if self.is_replaying() {
+                    self.replay = Replay::Until(as_of);
+                }
+                Ok(self.completed())
+            }
             BulkMessage::Begin(_) | BulkMessage::Row(_) => Err(Violation::Bulk),
         }
     }

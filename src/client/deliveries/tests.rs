@@ -125,7 +125,7 @@ fn a_value_waits_for_its_topic_on_an_announced_bulk_stream() {
     };
     assert_eq!(deliveries.bulk(1, at(2), item(1, 1, "a", "old")), Ok(Taken::Done));
     assert_eq!(deliveries.event(early), Ok(Taken::Done));
-    assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(7)));
+    assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(vec![7])));
     assert_eq!(heard(&mut deliveries, &mut all), "+b b:b@2 +a a:old@1 a=new@3");
     assert_eq!(deliveries.resume_position(None), (LINEAGE, Some(at(3))));
 }
@@ -137,7 +137,7 @@ fn a_topic_that_a_bulk_stream_introduced_first_is_introduced_once() {
     // A resume that owes initial values shows the present state; the events before it follow.
     event(&mut deliveries, 2, Wire::Initial { request: 0, bulk: 1 });
     deliveries.bulk(1, at(9), item(4, 1, "a", "four")).unwrap();
-    assert_eq!(deliveries.bulk(1, at(9), END), Ok(Taken::Complete(0)));
+    assert_eq!(deliveries.bulk(1, at(9), END), Ok(Taken::Complete(vec![0])));
     event(&mut deliveries, 3, subscribed(1, "a"));
     event(&mut deliveries, 4, value(1, "four"));
     event(&mut deliveries, 5, value(1, "five"));
@@ -159,7 +159,7 @@ fn a_topic_that_ends_before_its_bulk_stream_has_come_does_not_come_to_life() {
     };
     assert_eq!(deliveries.bulk(1, at(2), item(1, 1, "a", "old")), Ok(Taken::Done));
     assert_eq!(deliveries.event(early), Ok(Taken::Done));
-    assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(7)));
+    assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(vec![7])));
     // One that no bulk stream has introduced was never subscribed.
     assert_eq!(event(&mut deliveries, 4, gone(2)), Taken::Done);
     assert_eq!(heard(&mut deliveries, &mut all), "+a a:old@1 -a");
@@ -177,8 +177,8 @@ fn a_topic_that_ended_does_not_come_back_by_a_bulk_stream_of_before() {
     // One of later may.
     event(&mut deliveries, 5, Wire::Initial { request: 8, bulk: 2 });
     assert_eq!(deliveries.bulk(2, at(5), item(5, 1, "a", "new")), Ok(Taken::Done));
-    assert_eq!(deliveries.bulk(1, at(3), END), Ok(Taken::Complete(7)));
-    assert_eq!(deliveries.bulk(2, at(5), END), Ok(Taken::Complete(8)));
+    assert_eq!(deliveries.bulk(1, at(3), END), Ok(Taken::Complete(vec![7])));
+    assert_eq!(deliveries.bulk(2, at(5), END), Ok(Taken::Complete(vec![8])));
     assert!(deliveries.ended.is_empty());
     assert_eq!(heard(&mut deliveries, &mut all), "+a -a +a a:new@5");
 }
@@ -194,7 +194,7 @@ fn what_a_resume_has_not_introduced_yet_is_no_news() {
     event(&mut deliveries, 4, value(1, "x"));
     event(&mut deliveries, 5, Wire::Initial { request: 0, bulk: 1 });
     deliveries.bulk(1, at(5), item(3, 2, "b", "y")).unwrap();
-    assert_eq!(deliveries.bulk(1, at(5), END), Ok(Taken::Complete(0)));
+    assert_eq!(deliveries.bulk(1, at(5), END), Ok(Taken::Complete(vec![0])));
     assert_eq!(heard(&mut deliveries, &mut all), "+a moved to n2 a=x@4 +b b:y@3");
     let unknown = EventMessage::Event { position: at(6), last: true, event: value(3, "z") };
     assert_eq!(deliveries.event(unknown), Err(Violation::UnknownTopic));
@@ -218,7 +218,7 @@ fn a_replay_goes_on_as_one_until_it_has_come_to_its_end() {
     assert!(deliveries.is_replaying());
     deliveries.event(EventMessage::Begin { lineage: LINEAGE, after: at(2) }).unwrap();
     event(&mut deliveries, 2, Wire::Initial { request: 1, bulk: 1 });
-    assert_eq!(deliveries.bulk(1, at(9), END), Ok(Taken::Complete(1)));
+    assert_eq!(deliveries.bulk(1, at(9), END), Ok(Taken::Complete(vec![1])));
     event(&mut deliveries, 8, Wire::Progress);
     assert!(deliveries.is_replaying());
     event(&mut deliveries, 9, Wire::Progress);
@@ -232,7 +232,7 @@ fn what_is_in_the_initial_value_is_not_delivered_again() {
     event(&mut deliveries, 3, Wire::Initial { request: 7, bulk: 1 });
     assert!(deliveries.is_announced(1) && !deliveries.is_announced(2));
     deliveries.bulk(1, at(2), item(5, 1, "a", "five")).unwrap();
-    assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(7)));
+    assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(vec![7])));
     event(&mut deliveries, 4, value(1, "four"));
     event(&mut deliveries, 5, value(1, "five"));
     event(&mut deliveries, 6, value(1, "six"));
@@ -274,7 +274,7 @@ fn a_reset_starts_over_even_at_lower_positions() {
     assert_eq!(event(&mut deliveries, 5, reset), Taken::Reset(at(5)));
     event(&mut deliveries, 5, Wire::Initial { request: 0, bulk: 1 });
     deliveries.bulk(1, at(2), item(4, 1, "a", "w")).unwrap();
-    assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(0)));
+    assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(vec![0])));
     deliveries.tell_current(&[number], true);
     event(&mut deliveries, 6, value(1, "v"));
     assert_eq!(
@@ -305,6 +305,26 @@ fn progress_moves_the_resume_position() {
     event(&mut deliveries, 50, Wire::Progress);
     assert_eq!(deliveries.resume_position(None), (LINEAGE, Some(at(50))));
     assert_eq!(Deliveries::new(true, LINEAGE, None).resume_position(None), (LINEAGE, None));
+}
+
+/// What a selection brings leaves out what one before it does.
+#[test]
+fn initial_values_are_complete_when_those_announced_before_are() {
+    let mut deliveries = begun();
+    let (_, mut all) = stream(&mut deliveries, "?.*//");
+    event(&mut deliveries, 2, Wire::Initial { request: 7, bulk: 1 });
+    event(&mut deliveries, 3, Wire::Initial { request: 8, bulk: 2 });
+    // A third one that selects nothing new.
+    assert_eq!(event(&mut deliveries, 4, Wire::Initial { request: 9, bulk: 0 }), Taken::Done);
+    deliveries.bulk(2, at(3), item(3, 2, "b", "y")).unwrap();
+    assert_eq!(deliveries.bulk(2, at(3), END), Ok(Taken::Done));
+    deliveries.bulk(1, at(2), item(2, 1, "a", "x")).unwrap();
+    assert_eq!(deliveries.bulk(1, at(2), END), Ok(Taken::Complete(vec![7, 8, 9])));
+    assert_eq!(
+        event(&mut deliveries, 5, Wire::Initial { request: 10, bulk: 0 }),
+        Taken::Complete(vec![10])
+    );
+    assert_eq!(heard(&mut deliveries, &mut all), "+b b:y@3 +a a:x@2");
 }
 
 /// Only the node that unsubscribed it knows of it; the next one goes by the session's selections.
