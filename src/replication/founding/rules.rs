@@ -132,7 +132,7 @@ pub(in crate::replication) fn decide(
     seen: &BTreeMap<NodeName, Seen>,
     draw: &mut dyn FnMut() -> u64,
 ) -> Next {
-    if let Some(next) = meet_formed(standing, seen) {
+    if let Some(next) = meet_formed(own, standing, seen) {
         return next;
     }
     match standing {
@@ -144,21 +144,27 @@ pub(in crate::replication) fn decide(
 }
 
 /// A formed cluster in sight: this node's own, or one that it has no place in.
-fn meet_formed(standing: &Standing, seen: &BTreeMap<NodeName, Seen>) -> Option<Next> {
-    let (peer, cluster) = seen.iter().find_map(|(peer, seen)| {
-        let formed = match &seen.standing {
-            Standing::Formed { proposal, .. } => Some(proposal.cluster),
-            _ => seen.cluster,
-        };
-        formed.map(|cluster| (peer, cluster))
+fn meet_formed(own: &Own, standing: &Standing, seen: &BTreeMap<NodeName, Seen>) -> Option<Next> {
+    let (peer, cluster, formed) = seen.iter().find_map(|(peer, seen)| match &seen.standing {
+        Standing::Formed { proposal, .. } => Some((peer, proposal.cluster, Some(proposal))),
+        _ => seen.cluster.map(|cluster| (peer, cluster, None)),
     })?;
-    match standing {
-        Standing::Proposing(proposal) | Standing::Pledged { proposal, .. }
+    // It was formed with a pledge of this very directory, which was given back since: an older hello of
+    // the proposer, over another connection, can come after the newer one and look like a withdrawal.
+    let pledged = formed.filter(|proposal| {
+        proposal.founder(&own.name).is_some_and(|founder| founder.nonce == own.nonce)
+    });
+    match (standing, pledged) {
+        (Standing::Empty, Some(proposal)) => {
+            let proposal = proposal.clone();
+            Some(Next::Stand(Standing::Formed { proposal, begun: false }))
+        }
+        (Standing::Proposing(proposal) | Standing::Pledged { proposal, .. }, _)
             if proposal.cluster == cluster =>
         {
             Some(Next::Stand(Standing::Formed { proposal: proposal.clone(), begun: false }))
         }
-        Standing::Formed { proposal, .. } if proposal.cluster == cluster => None,
+        (Standing::Formed { proposal, .. }, _) if proposal.cluster == cluster => None,
         _ => Some(Next::Refuse(FoundingFault::OtherCluster { peer: peer.clone(), cluster })),
     }
 }
@@ -488,6 +494,27 @@ mod tests {
             assert!(cluster.is_some(), "cut {cut}");
             assert_eq!([world.formed("n2"), world.formed("n3")], [cluster; 2], "cut {cut}");
         }
+    }
+
+    #[test]
+    fn a_founder_that_took_its_pledge_back_by_mistake_belongs_to_the_cluster() {
+        let mut world = World::new(3, &["n1", "n2", "n3"]);
+        ["n1", "n2", "n3"].into_iter().for_each(|node| world.start(node));
+        for node in ["n1", "n2", "n3", "n1"] {
+            world.step(node);
+        }
+        let cluster = world.formed("n1");
+        assert!(cluster.is_some());
+        // What it saw last of its proposer was older than what it had pledged itself to.
+        let third = name("n3");
+        world.nodes.get_mut(&third).unwrap().1 = Standing::Empty;
+        let mut wiped = world.nodes.clone();
+        world.settle();
+        assert_eq!([world.formed("n2"), world.formed("n3")], [cluster; 2]);
+        // Another directory under the same name has given no pledge.
+        wiped.get_mut(&third).unwrap().0 += 50;
+        world.nodes = wiped;
+        assert!(matches!(world.step("n3"), Next::Refuse(FoundingFault::OtherCluster { .. })));
     }
 
     #[test]
