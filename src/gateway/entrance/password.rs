@@ -2,10 +2,9 @@
 //!
 //! A check costs some 20 ms and 19 MiB by design, so one runs at a time, few wait, guesses from one
 //! address are looked at slowly, and a principal that has just proven its password is not asked to pay
-//! again: a keyed hash of what was proven is
-//! kept in memory. The key is drawn at start and never leaves the process. Nor is the memory of a
-//! check given back: taken anew each time, by whichever thread it is, it stays in every thread's heap
-//! (350 MiB more after six hundred checks).
+//! again: a keyed hash of what was proven is kept in memory. The key is drawn at start and never leaves
+//! the process. Nor is the memory of a check given back: taken anew each time, by whichever thread it
+//! is, it stays in every thread's heap (350 MiB more after six hundred checks).
 
 use std::collections::HashSet;
 use std::net::IpAddr;
