@@ -152,7 +152,7 @@ impl Shared {
             Refusal::Superseded.close(&former.connection);
         }
         book.last_refusal.remove(&Some(peer.clone()));
-        let hello = seen_from_here(hello, connection.remote());
+        let hello = self.newest(seen_from_here(hello, connection.remote()));
         let info = PeerInfo {
             hello: hello.clone(),
             connected: true,
@@ -203,12 +203,16 @@ impl Shared {
         self.emit(MeshEvent::Disconnected { peer: peer.clone(), refusal: refusal_of(closed) });
     }
 
-    /// Publishes another hello of a connected peer.
+    /// Publishes another hello of a connected peer, unless a newer one was heard before.
     pub(super) fn hello_changed(self: &Arc<Self>, number: u64, hello: &Hello) {
         let peer = &hello.name;
         let book = self.book();
         let Some(link) = book.links.get(peer).filter(|link| link.number == number) else { return };
-        let hello = seen_from_here(hello, link.connection.remote());
+        let said = seen_from_here(hello, link.connection.remote());
+        let hello = self.newest(said.clone());
+        if hello != said {
+            return;
+        }
         self.peers.send_modify(|peers| {
             if let Some(info) = Arc::make_mut(peers).get_mut(peer) {
                 info.hello = hello.clone();
@@ -219,6 +223,14 @@ impl Shared {
             Self::dial(self, address, Some(peer.clone()));
         }
         self.emit(MeshEvent::HelloChanged { peer: peer.clone(), hello });
+    }
+
+    /// What was heard of a peer before, if `hello` was said before it: of two connections the one
+    /// that stands may be the one whose hello is the older. Called under the lock of the book.
+    fn newest(&self, hello: Hello) -> Hello {
+        let peers = self.peers.borrow();
+        let heard = peers.get(&hello.name).map(|info| &info.hello);
+        heard.filter(|heard| hello.is_older_than(heard)).cloned().unwrap_or(hello)
     }
 
     /// A stranger was kept out by TLS: no certificate, or none of this cluster's authority. Told once

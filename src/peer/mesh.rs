@@ -161,7 +161,10 @@ impl Mesh {
             hello.name = before.name.clone();
             hello.directory_nonce = before.directory_nonce;
             hello.incarnation = before.incarnation;
-            *hello != before
+            hello.revision = before.revision;
+            let changed = *hello != before;
+            hello.revision += u64::from(changed);
+            changed
         });
     }
 

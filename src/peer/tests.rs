@@ -474,6 +474,47 @@ async fn who_breaks_the_protocol_is_sent_away_by_name() {
 }
 
 #[tokio::test]
+async fn an_older_hello_of_a_run_does_not_replace_a_newer_one() {
+    let town = Town::new();
+    let first = town.member("n1", &[]);
+    let hello = |revision| Hello {
+        revision,
+        extra: Bytes::from(format!("revision {revision}")),
+        ..Hello::new(name("x9"), 1, 1)
+    };
+    let greet = async |revision| {
+        let (connection, endpoint) = intruder(&town, first.address()).await;
+        let (mut sender, mut receiver) = connection.open_bi().await.unwrap();
+        sender.queue_raw(Bytes::from_static(&[0]));
+        sender.send(HELLO, &hello(revision).encode()).await.unwrap();
+        assert_eq!(soon(receiver.next()).await.unwrap().unwrap().kind, HELLO);
+        (sender, receiver, connection, endpoint)
+    };
+    let _newer = greet(7).await;
+    let former = first.connected("x9").await;
+    assert_eq!(former.hello, hello(7));
+    // What was said before that arrives over a second connection, which takes the first one's place.
+    let (mut sender, ..) = greet(6).await;
+    let present = first.wait("x9", |info| info.connection != former.connection).await;
+    assert_eq!(present.hello, hello(7));
+    let mut events = first.mesh.events();
+    sender.send(HELLO, &hello(6).encode()).await.unwrap();
+    sender.send(HELLO, &hello(8).encode()).await.unwrap();
+    assert_eq!(
+        soon(events.recv()).await.unwrap(),
+        MeshEvent::HelloChanged { peer: name("x9"), hello: hello(8) }
+    );
+    // Another run counts anew.
+    let next = Hello { incarnation: 2, ..hello(0) };
+    let (connection, _endpoint) = intruder(&town, first.address()).await;
+    let (mut sender, _receiver) = connection.open_bi().await.unwrap();
+    sender.queue_raw(Bytes::from_static(&[0]));
+    sender.send(HELLO, &next.encode()).await.unwrap();
+    first.wait("x9", |info| info.hello == next).await;
+    first.stop().await;
+}
+
+#[tokio::test]
 async fn a_member_that_floods_is_held_back_and_hurts_nobody() {
     let town = Town::new();
     let first = town.member("n1", &[]);

@@ -45,6 +45,9 @@ pub struct Hello {
     pub directory_nonce: u64,
     /// Grows with each start on this directory.
     pub incarnation: u64,
+    /// Grows with each change of the hello while the node runs. Hellos of one run can overtake each
+    /// other on two connections; the highest revision is the newest.
+    pub revision: u64,
     /// Where peers reach it; filled in by the mesh.
     pub peer_address: Option<NodeAddress>,
     /// Where clients reach it.
@@ -81,6 +84,8 @@ struct Fields {
     http_address: Option<NodeAddress>,
     #[n(10)]
     extra: ByteVec,
+    #[n(11)]
+    revision: u64,
 }
 
 impl Hello {
@@ -95,6 +100,7 @@ impl Hello {
             node: None,
             directory_nonce,
             incarnation,
+            revision: 0,
             peer_address: None,
             client_address: None,
             http_address: None,
@@ -107,6 +113,14 @@ impl Hello {
     pub fn common_version(&self, other: &Self) -> Option<u16> {
         let newest = self.version_max.min(other.version_max);
         (newest >= self.version_min.max(other.version_min)).then_some(newest)
+    }
+
+    /// Whether it was said by the same run of the same node as `other`, and before it.
+    #[must_use]
+    pub fn is_older_than(&self, other: &Self) -> bool {
+        self.directory_nonce == other.directory_nonce
+            && self.incarnation == other.incarnation
+            && self.revision < other.revision
     }
 
     /// The body of a hello's frame.
@@ -125,6 +139,7 @@ impl Hello {
             client_address: self.client_address.clone(),
             http_address: self.http_address.clone(),
             extra: self.extra.to_vec().into(),
+            revision: self.revision,
         };
         cbor::put(&mut body, &fields);
         body.freeze()
@@ -150,6 +165,7 @@ impl Hello {
             node: fields.node,
             directory_nonce: fields.directory_nonce,
             incarnation: fields.incarnation,
+            revision: fields.revision,
             peer_address: fields.peer_address,
             client_address: fields.client_address,
             http_address: fields.http_address,
@@ -195,6 +211,7 @@ mod tests {
             client_address: Some(NodeAddress::parse("[::1]:7400").unwrap()),
             http_address: None,
             extra: Bytes::from_static(b"pledge"),
+            revision: 5,
             ..Hello::new(NodeName::parse("n1").unwrap(), 77, 3)
         }
     }
@@ -206,8 +223,8 @@ mod tests {
         }
         // Golden: the numbers of the fields are on the wire for ever.
         let expected =
-            b"\xaa\x00\x01\x01\x01\x02\x62n1\x03\x19\x01\x02\x04\x1b\x80\0\0\0\0\0\0\x03\
-            \x05\x18\x4d\x06\x03\x07\x6e127.0.0.1:7401\x08\x6a[::1]:7400\x0a\x46pledge";
+            b"\xab\x00\x01\x01\x01\x02\x62n1\x03\x19\x01\x02\x04\x1b\x80\0\0\0\0\0\0\x03\
+            \x05\x18\x4d\x06\x03\x07\x6e127.0.0.1:7401\x08\x6a[::1]:7400\x0a\x46pledge\x0b\x05";
         assert_eq!(&full().encode()[..], &expected[..]);
     }
 
@@ -235,6 +252,17 @@ mod tests {
         assert_eq!(Hello::decode(&hello.encode()), Err(DecodeError::Field { field: "extra" }));
         let hello = Hello { version_min: 3, version_max: 2, ..full() };
         assert!(Hello::decode(&hello.encode()).is_err());
+    }
+
+    #[test]
+    fn only_hellos_of_one_run_are_older_or_newer() {
+        let newer = full();
+        let older = Hello { revision: 4, ..full() };
+        assert!(older.is_older_than(&newer));
+        assert!(!newer.is_older_than(&newer.clone()));
+        assert!(!newer.is_older_than(&older));
+        assert!(!Hello { incarnation: 4, ..older.clone() }.is_older_than(&newer));
+        assert!(!Hello { directory_nonce: 78, ..older }.is_older_than(&newer));
     }
 
     #[test]
