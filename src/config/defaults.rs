@@ -29,7 +29,7 @@ pub const LOG_RETAIN_BYTES: u64 = 2 << 30;
 pub const LOG_RETAIN_AGE: Duration = Duration::from_secs(24 * 3600);
 /// One file of the log.
 pub const LOG_SEGMENT_BYTES: u64 = 64 << 20;
-/// A snapshot is taken after this much log.
+/// A snapshot is taken after this much log at the latest.
 pub const LOG_SNAPSHOT_BYTES: u64 = 512 << 20;
 
 /// Connections of clients to one node.

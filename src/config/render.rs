@@ -48,7 +48,7 @@ const KEYS: &[Key] = &[
     key("log.retain_bytes", "log kept beyond what snapshots need", "2GiB", |s| text(bytes_text(s.log.retain_bytes))),
     key("log.retain_age", "log kept beyond what snapshots need", "1d", |s| text(duration_text(s.log.retain_age))),
     key("log.segment_bytes", "one file of the log", "64MiB", |s| text(bytes_text(s.log.segment_bytes))),
-    key("log.snapshot_bytes", "a snapshot is taken after this much log", "512MiB", |s| text(bytes_text(s.log.snapshot_bytes))),
+    key("log.snapshot_bytes", "a snapshot is taken after four times its size of log, this much at the most", "512MiB", |s| text(bytes_text(s.log.snapshot_bytes))),
     key("security.admin_password_file", "the first password of admin; used once, when the cluster is founded", "generated and printed once", |s| s.security.admin_password_file.as_deref().and_then(path)),
     key("security.anonymous", "whether clients without credentials are let in", "false", |s| Some(s.security.anonymous.into())),
     key("limits.connections", "connections of clients", "20000", |s| count(s.limits.connections)),

@@ -132,7 +132,7 @@ pub struct LogSettings {
     pub retain_age: Duration,
     /// One file of the log, in bytes.
     pub segment_bytes: u64,
-    /// A snapshot is taken after this many bytes of log.
+    /// A snapshot is taken after four times its own size of log, after this many bytes at the most.
     pub snapshot_bytes: u64,
 }
 

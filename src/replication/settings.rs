@@ -87,7 +87,8 @@ impl Default for Timing {
 pub struct Retention {
     /// Length of a log segment.
     pub segment_bytes: u64,
-    /// A snapshot is taken when this much log has grown behind the last one.
+    /// A snapshot is taken at the latest when this much log has grown behind the last one; when that
+    /// is small, sooner.
     pub snapshot_every_bytes: u64,
     /// Log below the newest snapshot is kept up to this length…
     pub retain_bytes: u64,

@@ -434,6 +434,14 @@ impl Command {
             kind => Err(CommandError::Kind { kind }),
         }
     }
+
+    /// The topic that an update record names; none for any other command, and for no command.
+    #[must_use]
+    pub fn updated_topic(bytes: &[u8]) -> Option<TopicId> {
+        let (&[kind, _flags], behind) = bytes.split_first_chunk()?;
+        let is_update = matches!(kind, kind::UPDATE | kind::STREAM_UPDATE);
+        is_update.then(|| behind.first_chunk().copied().map(u64::from_le_bytes).map(TopicId))?
+    }
 }
 
 /// Writes an update record, as [`Command::encode`] does, into a buffer of the caller's.

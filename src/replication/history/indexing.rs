@@ -25,6 +25,7 @@ use quorate_storage::index::{
 use quorate_storage::snapshot::{Catalogue, Owner};
 use quorate_storage::{Log, Record, RecordKind};
 
+use crate::domain::command::Command;
 use crate::domain::effect::{Effect, Event, SessionChange};
 use crate::domain::entry::commands_of;
 use crate::domain::id::{Index as CommandIndex, SessionId};
@@ -40,8 +41,6 @@ const IDLE_PAUSE: Duration = Duration::from_millis(200);
 /// Bytes of effects of one entry; what is over is cut and marked as such.
 const EFFECTS_BYTES: usize = 8 * 1024 * 1024;
 const VERSION: u8 = 1;
-/// Kinds of command that update one topic by its identifier, which stands behind kind and flags.
-const UPDATE_KINDS: [u8; 2] = [1, 2];
 
 /// Where the index gets what it needs.
 #[derive(Debug)]
@@ -126,12 +125,8 @@ fn post_topics(record: &Record, post: &mut dyn FnMut(&[u8], u64)) {
         return;
     }
     for (offset, command) in (0..=u16::MAX).zip(commands_of(&record.payload)) {
-        let Some(id) = command.get(2..10).and_then(|id| <[u8; 8]>::try_from(id).ok()) else {
-            continue;
-        };
-        if command.first().is_some_and(|kind| UPDATE_KINDS.contains(kind)) {
-            let key = u64::from_le_bytes(id).to_be_bytes();
-            post(&key, CommandIndex::new(record.index, offset).0);
+        if let Some(topic) = Command::updated_topic(command) {
+            post(&topic.0.to_be_bytes(), CommandIndex::new(record.index, offset).0);
         }
     }
 }

@@ -24,6 +24,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const QUARANTINE_EVERY: Duration = Duration::from_secs(60);
 /// Over so much of it the operator is told, and again whenever it has doubled.
 const QUARANTINE_BYTES_TOLD: u64 = 256 << 20;
+/// A snapshot is due after so many times its own size of log: writing snapshots adds at most a quarter
+/// to what is written, and a start reads little more than the state. The idea is that of Redis'
+/// `auto-aof-rewrite-percentage`.
+const LOG_PER_SNAPSHOT: u64 = 4;
+/// However small the state is, none is due after less log than this,
+const SNAPSHOT_EVERY_BYTES_MIN: u64 = 128 << 20;
+/// nor after less than so many segments: growth is reckoned in whole ones.
+const SNAPSHOT_EVERY_SEGMENTS_MIN: u64 = 2;
 /// Snapshots kept at least: the newest, and the one before it in case the newest is found damaged.
 const SNAPSHOTS_KEPT_MIN: usize = 2;
 /// Where an entry of commands has its wall time: behind version and log time.
@@ -52,6 +60,9 @@ impl Snapshotter {
         // Entry of the newest snapshot that was asked for: one at a time.
         let mut asked = None;
         let mut newest_before = None;
+        // What stood in the log at the start is applied at full speed; a snapshot on the way through
+        // it would hold up the start and be of use to nobody.
+        let at_start = self.log.next_index();
         let mut set_aside = tokio::time::interval(QUARANTINE_EVERY);
         let mut told_at = QUARANTINE_BYTES_TOLD;
         loop {
@@ -64,7 +75,10 @@ impl Snapshotter {
                 _ = tick.tick() => {}
             }
             self.history.forget_idle();
-            let newest = self.catalogue.newest().map(|kept| kept.id.index);
+            let newest = self.catalogue.newest();
+            let every =
+                snapshot_every(&self.retention, newest.as_ref().map(|kept| kept.file_bytes));
+            let newest = newest.map(|kept| kept.id.index);
             let applied = self
                 .raft
                 .data_metrics()
@@ -80,7 +94,9 @@ impl Snapshotter {
             let next = newest.map_or(0, |index| index + 1);
             let uncovered = self.log.first_index() > next;
             let grown = log_bytes_after(&self.log.segments(), newest);
-            let long = grown >= self.retention.snapshot_every_bytes;
+            let started =
+                applied.map_or(0, |applied| applied + 1) >= at_start.min(self.log.next_index());
+            let long = grown >= every && started;
             let due = (long || uncovered) && applied > newest;
             if due && (asked.is_none() || newest >= asked) {
                 asked = applied;
@@ -160,6 +176,13 @@ impl Snapshotter {
     }
 }
 
+/// The bytes of log after which the next snapshot is due, by the size of the newest.
+fn snapshot_every(retention: &Retention, newest_bytes: Option<u64>) -> u64 {
+    let by_size = newest_bytes.unwrap_or(0).saturating_mul(LOG_PER_SNAPSHOT);
+    let by_segments = retention.segment_bytes.saturating_mul(SNAPSHOT_EVERY_SEGMENTS_MIN);
+    by_size.max(by_segments).max(SNAPSHOT_EVERY_BYTES_MIN).min(retention.snapshot_every_bytes)
+}
+
 /// Bytes of the segments that reach past `snapshot`.
 fn log_bytes_after(segments: &[SegmentSummary], snapshot: Option<u64>) -> u64 {
     let behind = |segment: &&SegmentSummary| {
@@ -212,6 +235,28 @@ mod tests {
         assert_eq!(log_bytes_after(&segments(), Some(9)), 300);
         assert_eq!(log_bytes_after(&segments(), Some(8)), 400);
         assert_eq!(log_bytes_after(&segments(), Some(39)), 0);
+    }
+
+    #[test]
+    fn snapshots_of_a_small_state_come_sooner_and_never_later_than_asked_for() {
+        const MIB: u64 = 1 << 20;
+        let retention = |segment_bytes, snapshot_every_bytes| Retention {
+            segment_bytes,
+            snapshot_every_bytes,
+            ..Retention::default()
+        };
+        let usual = retention(64 * MIB, 512 * MIB);
+        for (newest, every) in [
+            (None, 128 * MIB),
+            (Some(2 * MIB), 128 * MIB),
+            (Some(100 * MIB), 400 * MIB),
+            (Some(150 * MIB), 512 * MIB),
+            (Some(u64::MAX), 512 * MIB),
+        ] {
+            assert_eq!(snapshot_every(&usual, newest), every, "{newest:?}");
+        }
+        assert_eq!(snapshot_every(&retention(200 * MIB, 512 * MIB), None), 400 * MIB);
+        assert_eq!(snapshot_every(&retention(MIB, MIB), None), MIB);
     }
 
     #[test]

@@ -180,4 +180,9 @@ impl NamedFile {
     pub fn size(&self) -> Result<u64, DiskFault> {
         self.file.size().blame(DiskOperation::Size, &self.path)
     }
+
+    /// The first place at or after `offset` where anything but zeros may stand.
+    pub fn next_data(&self, offset: u64) -> Result<Option<u64>, DiskFault> {
+        self.file.next_data(offset).blame(DiskOperation::Read, &self.path)
+    }
 }

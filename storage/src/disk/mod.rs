@@ -66,6 +66,12 @@ pub trait DiskFile: Debug + Send + Sync {
     /// Length in bytes.
     fn size(&self) -> io::Result<u64>;
 
+    /// The first place at or after `offset` where anything but zeros may stand; none: there is none
+    /// up to the end. A file without knowledge of its holes says `offset`.
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        Ok((offset < self.size()?).then_some(offset))
+    }
+
     /// Fills `buffer` or fails with `UnexpectedEof`.
     fn read_exact_at(&self, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
         while !buffer.is_empty() {

@@ -6,7 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::io::Errno;
 
 use super::{Disk, DiskFile, OpenMode};
 
@@ -89,12 +90,52 @@ impl DiskFile for RealFile {
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, bytes) {
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
     fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        // The file's own position, which this moves, is used by nothing else.
+        match rustix::fs::seek(&self.0, SeekFrom::Data(offset)) {
+            Ok(place) => Ok(Some(place)),
+            Err(Errno::NXIO) => Ok(None),
+            // A file system that does not know.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok((offset < self.size()?).then_some(offset)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_skipped_as_a_hole_holds_nothing_but_zeros() {
+        const BYTES: usize = 1 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let file = RealDisk.open(&dir.path().join("holes"), OpenMode::Replace).unwrap();
+        file.allocate(BYTES as u64).unwrap();
+        for place in [0, 300_000, BYTES - 1] {
+            file.write_at(b"x", place as u64).unwrap();
+        }
+        // Both before and after a flush: what has not come to the disk is no hole.
+        for _ in 0..2 {
+            let mut content = vec![0; BYTES];
+            file.read_exact_at(&mut content, 0).unwrap();
+            for offset in [0, 1, 5_000, 299_999, 300_000, 300_001, 700_000, BYTES - 1, BYTES] {
+                let next = file.next_data(offset as u64).unwrap();
+                let end = next.map_or(BYTES, |place| place as usize);
+                assert!(end >= offset);
+                assert!(content[offset..end].iter().all(|byte| *byte == 0), "from {offset}");
+            }
+            assert_eq!(file.next_data(BYTES as u64).unwrap(), None);
+            file.sync_data().unwrap();
+        }
     }
 }

@@ -149,7 +149,9 @@ impl Scanner {
     pub(crate) fn written_end_after(&self, offset: u64) -> Result<Option<u64>, DiskFault> {
         let size = self.file.size()?;
         let (mut at, mut end) = (offset, None);
-        while at < size {
+        // What was reserved and never written is a hole, and most of a segment that was begun.
+        while let Some(data) = self.file.next_data(at)?.filter(|data| *data < size) {
+            at = data;
             let bytes = self.raw(at, (at + WINDOW_BYTES as u64).min(size))?;
             if bytes.is_empty() {
                 break;
