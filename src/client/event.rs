@@ -26,8 +26,8 @@ pub struct Topic {
     pub path: TopicPath,
     /// Its type; none is one that this version does not know, whose values are bytes.
     pub topic_type: Option<TopicType>,
-    /// Its properties, those at their defaults left out.
-    pub properties: BTreeMap<String, String>,
+    /// Its properties, those at their defaults left out; shared by topics that have the same.
+    pub properties: Arc<BTreeMap<String, String>>,
 }
 
 /// One event of a subscription or of a topic notification listener.

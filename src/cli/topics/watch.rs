@@ -252,7 +252,7 @@ mod tests {
             id: crate::domain::id::TopicId(1),
             path: crate::domain::topic::path::TopicPath::parse("a/b").unwrap(),
             topic_type: Some(TopicType::Json),
-            properties: std::collections::BTreeMap::new(),
+            properties: std::sync::Arc::default(),
         });
         let selected = json_line(&Event::Selected { position, topic: topic.clone() }).unwrap();
         let selected: Value = serde_json::from_str(&selected).unwrap();

@@ -47,6 +47,8 @@ pub(super) struct LocalStreams {
     streams: BTreeMap<u64, LocalStream>,
     /// The number of the last one that was added.
     last: u64,
+    /// Room for those that hear of a topic.
+    routes: Vec<u64>,
 }
 
 impl LocalStreams {
@@ -73,12 +75,15 @@ impl LocalStreams {
     }
 
     /// Those that hear of the topic with this path.
-    pub(super) fn routes(&self, path: &TopicPath) -> Vec<u64> {
+    pub(super) fn routes(&mut self, path: &TopicPath) -> &[u64] {
         let hears = |stream: &LocalStream| match &stream.sort {
             Sort::Topics(selector) => selector.matches(path),
             Sort::Listener => false,
         };
-        self.streams.iter().filter(|(_, stream)| hears(stream)).map(|(number, _)| *number).collect()
+        let hearing = self.streams.iter().filter(|(_, stream)| hears(stream));
+        self.routes.clear();
+        self.routes.extend(hearing.map(|(number, _)| *number));
+        &self.routes
     }
 
     /// What waits for a local stream, if it is there.

@@ -4,6 +4,7 @@
 //! Plain state without I/O. It takes decoded frames of the event stream and of bulk streams, drops
 //! what was seen before, and leaves batches of events for each local stream.
 
+mod known;
 mod local_streams;
 #[cfg(test)]
 mod tests;
@@ -15,20 +16,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use known::{Known, KnownTopics};
 use local_streams::LocalStreams;
 pub(super) use local_streams::{Flushed, Sort};
-use waiting::Waiting;
 
 use super::event::{Event, Topic};
 use crate::domain::id::{Index, Lineage, Position, TopicId};
-use crate::domain::topic::path::TopicPath;
-use crate::domain::topic::specification::TopicType;
 use crate::entropy::HashMap;
 use crate::protocol::delivery::{
     self, BulkMessage, EventMessage, NotifiedChange, UnsubscribeReason,
 };
 use crate::protocol::handshake::ResetReason;
-use crate::protocol::topic::WireSpecification;
 
 /// Topics that have ended while a bulk stream was under way; until it has come to its end no more may.
 const ENDED_MAX: usize = 65_536;
@@ -114,7 +112,7 @@ pub(super) struct Deliveries {
     stream: Stream,
     /// Anything has been heard at all.
     heard: bool,
-    topics: HashMap<TopicId, Known>,
+    topics: KnownTopics,
     /// Initial values that are not complete, in the order of their announcement.
     announced: VecDeque<Announced>,
     /// Where topics have ended that a bulk stream of before may still bring.
@@ -126,17 +124,6 @@ pub(super) struct Deliveries {
     /// The position from which the session was to begin is not one that the node could go on from:
     /// what each stream hears first.
     refused_start: Option<Event>,
-}
-
-#[derive(Debug)]
-struct Known {
-    topic: Arc<Topic>,
-    /// Values up to this index are in what was delivered.
-    version: Index,
-    position: Position,
-    /// The newest value, if it is retained and there is one; the inner none is null.
-    value: Option<Option<Bytes>>,
-    routes: Vec<u64>,
 }
 
 impl Deliveries {
@@ -152,7 +139,7 @@ impl Deliveries {
             replay: if from.is_some() { Replay::Begun } else { Replay::Over },
             stream: Stream::Headless { changes_owed: false },
             heard: false,
-            topics: HashMap::default(),
+            topics: KnownTopics::default(),
             announced: VecDeque::new(),
             ended: HashMap::default(),
             taken_too_slowly: BTreeSet::new(),
@@ -212,14 +199,7 @@ impl Deliveries {
             if let Some(reset) = &self.refused_start {
                 waiting.push(reset.clone());
             }
-            let mut known: Vec<&mut Known> = self
-                .topics
-                .values_mut()
-                .filter(|known| selector.matches(&known.topic.path))
-                .collect();
-            known.sort_by(|a, b| a.topic.path.cmp(&b.topic.path));
-            for known in known {
-                known.routes.push(number);
+            for known in self.topics.add_route(number, |path| selector.matches(path)) {
                 known.introduce(waiting);
             }
         }
@@ -230,9 +210,7 @@ impl Deliveries {
     pub(super) fn unsubscribe(&mut self, number: u64) -> Option<Sort> {
         let removed = self.streams.remove(number)?;
         if let Sort::Topics(_) = &removed {
-            for known in self.topics.values_mut() {
-                known.routes.retain(|route| *route != number);
-            }
+            self.topics.remove_route(number);
         }
         Some(removed)
     }
@@ -287,7 +265,7 @@ impl Deliveries {
                 last,
                 event: event @ delivery::Event::Unsubscribed { topic, .. },
             } if self.awaits_bulk()
-                && (!self.topics.contains_key(&topic) || self.ended.len() >= ENDED_MAX) =>
+                && (!self.topics.contains(topic) || self.ended.len() >= ENDED_MAX) =>
             {
                 Ok(Taken::Later(EventMessage::Event { position, last, event }))
             }
@@ -370,7 +348,7 @@ impl Deliveries {
     fn is_news(&self, position: Position, event: &delivery::Event) -> bool {
         let is_other = match event {
             // A bulk stream that was ahead of the events has introduced it already.
-            delivery::Event::Subscribed { topic, .. } => !self.topics.contains_key(topic),
+            delivery::Event::Subscribed { topic, .. } => !self.topics.contains(*topic),
             delivery::Event::Notified { listener, change, .. } => match change {
                 NotifiedChange::Selected | NotifiedChange::Deselected => true,
                 NotifiedChange::Added | NotifiedChange::Removed => {
@@ -394,14 +372,14 @@ impl Deliveries {
                 self.value(position, topic, value)?.map_err(|_| Violation::UnknownTopic)?;
             }
             // A node that cannot know how much had arrived introduces what is known already.
-            delivery::Event::Subscribed { topic, .. } if self.topics.contains_key(&topic) => {}
+            delivery::Event::Subscribed { topic, .. } if self.topics.contains(topic) => {}
             delivery::Event::Subscribed { topic, specification, path } => {
-                let topic = describe(topic, specification, path);
+                let topic = self.topics.describe(topic, specification, path);
                 self.introduce(topic, Index::default(), position, None);
             }
             delivery::Event::Unsubscribed { topic, reason } => {
                 self.taken_too_slowly.remove(&topic);
-                if let Some(known) = self.topics.remove(&topic) {
+                if let Some(known) = self.topics.remove(topic) {
                     if reason == UnsubscribeReason::BackPressure {
                         self.taken_too_slowly.insert(topic);
                     }
@@ -416,7 +394,7 @@ impl Deliveries {
             delivery::Event::Notified { listener, change, topic, .. }
                 if !self.streams.list(u64::from(listener), change, topic) => {}
             delivery::Event::Notified { listener, change, topic, specification, path } => {
-                let topic = Arc::new(describe(topic, specification, path));
+                let topic = Arc::new(self.topics.describe(topic, specification, path));
                 let event = match change {
                     NotifiedChange::Added => Event::Added { position, topic },
                     NotifiedChange::Removed => Event::Removed { position, topic },
@@ -458,7 +436,7 @@ impl Deliveries {
         topic: TopicId,
         value: Option<Bytes>,
     ) -> Result<Result<(), Option<Bytes>>, Violation> {
-        let Some(known) = self.topics.get_mut(&topic) else {
+        let Some(known) = self.topics.get_mut(topic) else {
             return match value {
                 // Its value comes with the initial ones.
                 _ if self.stream == Stream::CatchingUp => Ok(Ok(())),
@@ -502,10 +480,10 @@ impl Deliveries {
             BulkMessage::Item { version, topic, specification, path, value } => {
                 // The event stream is ahead of the bulk for a topic that is known.
                 let has_ended = self.ended.get(&topic).is_some_and(|end| *end > as_of);
-                if !self.topics.contains_key(&topic) && !has_ended {
+                if !self.topics.contains(topic) && !has_ended {
                     let set = Position { index: version, ordinal: 0 };
                     let position = if value.is_some() { set } else { as_of };
-                    let topic = describe(topic, specification, path);
+                    let topic = self.topics.describe(topic, specification, path);
                     self.introduce(topic, version, position, value);
                 }
                 Ok(Taken::Done)
@@ -533,11 +511,11 @@ impl Deliveries {
         position: Position,
         value: Option<Bytes>,
     ) {
-        let routes = self.streams.routes(&topic.path);
         let id = topic.id;
+        let routes = self.topics.share_routes(self.streams.routes(&topic.path));
         let value = value.map(Some);
         let mut known = Known { topic: Arc::new(topic), version, position, value, routes };
-        for number in &known.routes {
+        for number in &*known.routes {
             if let Some(waiting) = self.streams.waiting(*number) {
                 known.introduce(waiting);
             }
@@ -547,7 +525,7 @@ impl Deliveries {
             _ => None,
         };
         self.taken_too_slowly.remove(&id);
-        self.topics.insert(id, known);
+        self.topics.insert(known);
     }
 
     /// Hands on what waits, as far as the local streams have room.
@@ -560,21 +538,4 @@ impl Deliveries {
         self.streams.end();
         self.topics.clear();
     }
-}
-
-impl Known {
-    fn introduce(&self, waiting: &mut Waiting) {
-        let position = self.position;
-        let topic = || Arc::clone(&self.topic);
-        waiting.push(Event::Subscribed { position, topic: topic() });
-        if let Some(value) = &self.value {
-            let value = value.clone();
-            waiting.push(Event::Value { position, topic: topic(), value, initial: true });
-        }
-    }
-}
-
-fn describe(id: TopicId, specification: WireSpecification, path: TopicPath) -> Topic {
-    let topic_type = TopicType::from_code(specification.topic_type);
-    Topic { id, path, topic_type, properties: specification.properties }
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::waiting::{BATCH_EVENTS_MAX, WAITING_EVENTS_MAX};
 use super::*;
 use crate::domain::selector::Selector;
+use crate::domain::topic::path::TopicPath;
 use crate::protocol::delivery::{Event as Wire, UnsubscribeReason};
+use crate::protocol::topic::WireSpecification;
 
 const LINEAGE: Lineage = Lineage(9);
 

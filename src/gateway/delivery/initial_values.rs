@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use crate::domain::effect::TopicInfo;
 use crate::domain::id::{Index, Position};
 use crate::domain::machine::Machine;
 use crate::domain::topic::record::Topic;
-use crate::domain::topic::specification::Priority;
+use crate::domain::topic::specification::{Priority, Specification};
 use crate::gateway::delivery::event_frames::wire_specification;
 use crate::gateway::delivery::interest::Interest;
 use crate::gateway::delivery::outgoing::Outgoing;
 use crate::gateway::delivery::topic_walk::TopicWalk;
 use crate::protocol::delivery::{BulkMessage, put_item};
+use crate::protocol::topic::WireSpecification;
 
 /// Items of one bulk stream, written page by page: topics of high priority first, of low priority
 /// last, in path order within.
@@ -26,6 +28,7 @@ pub(in crate::gateway) struct InitialValues {
     added_until: Option<Position>,
     class: Priority,
     low_seen: bool,
+    specification: LastSpecification,
     count: u64,
     ended: bool,
 }
@@ -46,6 +49,7 @@ impl InitialValues {
             added_until: None,
             class: Priority::High,
             low_seen: false,
+            specification: LastSpecification::default(),
             count: 0,
             ended: false,
         }
@@ -72,7 +76,7 @@ impl InitialValues {
     /// Appends the next items, and the end after the last; true when the end has been appended.
     pub(in crate::gateway) fn write(&mut self, outgoing: &mut Outgoing) -> bool {
         let Self { walk, before, after, without_values, added_until, .. } = self;
-        let Self { class, low_seen, count, ended, .. } = self;
+        let Self { class, low_seen, specification, count, ended, .. } = self;
         if *ended {
             return true;
         }
@@ -86,7 +90,7 @@ impl InitialValues {
             let new = priority == *class && after.wants(info) && !is_known && !is_told;
             if new {
                 *count += 1;
-                put_topic(topic, *without_values, outgoing);
+                put_topic(topic, specification.of(info), *without_values, outgoing);
             }
             !outgoing.is_full()
         });
@@ -110,17 +114,34 @@ impl InitialValues {
     }
 }
 
-fn put_topic(topic: &Topic, without_value: bool, outgoing: &mut Outgoing) {
+/// The specification of the last topic, as it travels: most topics share a few.
+#[derive(Debug, Default)]
+struct LastSpecification(Option<(Arc<Specification>, WireSpecification)>);
+
+impl LastSpecification {
+    fn of(&mut self, info: &TopicInfo) -> &WireSpecification {
+        let specification = &info.specification;
+        let last = self.0.take().filter(|(last, _)| Arc::ptr_eq(last, specification));
+        let made = || (Arc::clone(specification), wire_specification(specification));
+        &self.0.insert(last.unwrap_or_else(made)).1
+    }
+}
+
+fn put_topic(
+    topic: &Topic,
+    specification: &WireSpecification,
+    without_value: bool,
+    outgoing: &mut Outgoing,
+) {
     let info = topic.info();
     let value = topic.value().filter(|_| !without_value);
     let version = value.map_or(Index(0), |_| topic.version());
-    let specification = wire_specification(&info.specification);
     outgoing.write(|buffer| {
         put_item(
             buffer,
             version,
             info.id,
-            &specification,
+            specification,
             &info.path,
             value.map(|value| &value[..]),
         );
