@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::domain::effect::TopicInfo;
 use crate::domain::id::{Index, SessionId, StreamId};
 use crate::domain::machine::hash::{ItemKind, digest, item};
+use crate::domain::topic::specification::TopicType;
 
 /// A topic: what never changes while it lives, and what does.
 ///
@@ -77,6 +78,12 @@ impl Topic {
     #[must_use]
     pub fn info(&self) -> &Arc<TopicInfo> {
         &self.info
+    }
+
+    /// Its type.
+    #[must_use]
+    pub fn topic_type(&self) -> TopicType {
+        self.info.specification.topic_type()
     }
 
     /// The last value; none is the null value, no value yet, or a topic that does not retain it.

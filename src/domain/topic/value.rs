@@ -105,28 +105,38 @@ pub fn check(topic_type: TopicType, bytes: Option<&[u8]>) -> Result<(), ValueErr
 /// stands before the bytes, in room whose sizes are those that an allocator hands out.
 #[must_use]
 pub fn own(bytes: &[u8]) -> Bytes {
-    match bytes.len().div_ceil(ROOM_STEP) {
-        0 => Bytes::new(),
-        1 => in_room::<{ ROOM_STEP }>(bytes),
-        2 => in_room::<{ 2 * ROOM_STEP }>(bytes),
-        3 => in_room::<{ 3 * ROOM_STEP }>(bytes),
-        4 => in_room::<{ 4 * ROOM_STEP }>(bytes),
-        5 => in_room::<{ 5 * ROOM_STEP }>(bytes),
-        6 => in_room::<{ 6 * ROOM_STEP }>(bytes),
-        7 => in_room::<{ 7 * ROOM_STEP }>(bytes),
-        8 => in_room::<{ 8 * ROOM_STEP }>(bytes),
-        9 => in_room::<{ 9 * ROOM_STEP }>(bytes),
-        10 => in_room::<{ 10 * ROOM_STEP }>(bytes),
-        11 | 12 => in_room::<{ 12 * ROOM_STEP }>(bytes),
-        13 | 14 => in_room::<{ 14 * ROOM_STEP }>(bytes),
-        15 | 16 => in_room::<{ 16 * ROOM_STEP }>(bytes),
+    if bytes.is_empty() {
+        return Bytes::new();
+    }
+    match (bytes.len() + ALLOCATION_BYTES).div_ceil(ALLOCATION_STEP) {
+        1 => in_room::<{ room(1) }>(bytes),
+        2 => in_room::<{ room(2) }>(bytes),
+        3 => in_room::<{ room(3) }>(bytes),
+        4 => in_room::<{ room(4) }>(bytes),
+        5 => in_room::<{ room(5) }>(bytes),
+        6 => in_room::<{ room(6) }>(bytes),
+        7 => in_room::<{ room(7) }>(bytes),
+        8 => in_room::<{ room(8) }>(bytes),
+        9 => in_room::<{ room(9) }>(bytes),
+        10 => in_room::<{ room(10) }>(bytes),
+        11 | 12 => in_room::<{ room(12) }>(bytes),
+        13 | 14 => in_room::<{ room(14) }>(bytes),
+        15 | 16 => in_room::<{ room(16) }>(bytes),
         // The second allocation is lost in the first.
         _ => Bytes::copy_from_slice(bytes),
     }
 }
 
-/// Between two sizes of room, bytes.
-const ROOM_STEP: usize = 16;
+/// Between two sizes of allocation, bytes: of glibc on machines of 64 bits, and of most others.
+const ALLOCATION_STEP: usize = 16;
+/// What an allocator keeps beside each allocation, bytes: glibc's.
+const ALLOCATION_BYTES: usize = 8;
+
+/// The room for a value, bytes, so that with the count before it (16 bytes) and what the allocator
+/// keeps it takes a whole number of steps.
+const fn room(steps: usize) -> usize {
+    steps * ALLOCATION_STEP - ALLOCATION_BYTES
+}
 
 fn in_room<const ROOM: usize>(bytes: &[u8]) -> Bytes {
     let mut room = [0; ROOM];
@@ -313,7 +323,7 @@ mod tests {
 
     #[test]
     fn an_own_copy_is_equal_at_every_length_and_elsewhere() {
-        let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(20 * ROOM_STEP).collect();
+        let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(20 * ALLOCATION_STEP).collect();
         for length in 0..bytes.len() {
             let given = Bytes::copy_from_slice(&bytes[..length]);
             let owned = own(&given);

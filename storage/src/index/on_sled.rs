@@ -23,7 +23,7 @@ use super::store::{Batch, Page, StoreError, Tree, fill_page};
 /// Bytes of sled's own segments.
 const SEGMENT_BYTES: usize = 16 << 20;
 /// Bytes that sled is asked to keep in memory; it takes more when it scans.
-const CACHE_BYTES: u64 = 64 << 20;
+const CACHE_BYTES: u64 = 16 << 20;
 /// The file that holds everything, by the pinned version's naming.
 const FILE: &str = "db";
 
