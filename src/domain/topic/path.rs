@@ -2,15 +2,17 @@
 
 use std::cmp::Ordering;
 use std::fmt;
-use std::sync::Arc;
+
+use smol_str::SmolStr;
 
 use crate::domain::limits;
 
-/// A legal topic path: segments of one or more characters, joined by `/`.
+/// A legal topic path: segments of one or more characters, joined by `/`. Short ones need no
+/// allocation; clones of longer ones share theirs.
 ///
 /// Ordered by segments, so a topic's descendants follow it without a gap: `a`, `a/b`, `a!`.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct TopicPath(Arc<str>);
+pub struct TopicPath(SmolStr);
 
 /// Why a text is no topic path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
