@@ -32,7 +32,7 @@ use crate::replication::consensus::snapshot_transfer::SnapshotFile;
 use crate::replication::consensus::state_store::StateStore;
 use crate::replication::journal::Journal;
 use crate::replication::proposing::pending::Pending;
-use crate::replication::start::WriterDriver;
+use crate::replication::start::disk_side::WriterDriver;
 use crate::supervisor::{StopSignal, Supervisor};
 
 /// Makes stores, each in a folder of its own.

@@ -19,6 +19,7 @@
 //! | `handle.rs` | what `transport/` holds: endpoints, connections and halves of streams |
 
 mod arrival;
+mod halves;
 mod handle;
 mod stream;
 #[cfg(all(test, feature = "server"))]
@@ -34,7 +35,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub(super) use handle::{End, Incoming, ReceiveHalf, SendHalf, Socket};
+pub(super) use halves::{ReceiveHalf, SendHalf};
+pub(super) use handle::{End, Incoming, Socket};
 pub use weather::{Counts, Weather};
 use world::World;
 

@@ -18,67 +18,54 @@
 //! Stop order: leadership moves away, the door for commands closes, the consensus group stops, the
 //! engine shuts down, the log is closed and flushed, the mesh says farewell.
 
+pub(in crate::replication) mod disk_side;
+
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use disk_side::{Store, repair_of};
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, SnapshotPolicy};
+use quorate_storage::OpenError;
 use quorate_storage::index::IndexPlace;
-use quorate_storage::recovery::Tail;
-use quorate_storage::snapshot::{Catalogue, Owner};
-use quorate_storage::{
-    Log, LogOptions, OpenError, OpenReport, Preparation, Preparer, Step, Writer,
-};
+use quorate_storage::snapshot::Owner;
 use tokio::sync::{mpsc, watch};
 
-use super::consensus::applied::Applied;
-use super::consensus::log_store::LogStore;
-use super::consensus::network::Network;
-use super::consensus::state_store::{Raft, StateStore};
-use super::consensus::vote_gate::VoteGate;
-use super::core::Core;
-use super::error::StartError;
-use super::founding::bootstrap::{Introduction, found, introduce, membership};
-use super::founding::directory::{Directory, random_number};
-use super::founding::rules::{Proposal, Standing};
-use super::handle::{Member, Replication};
-use super::history::indexing::{self, IndexSources};
-use super::history::reader::History;
-use super::journal::Journal;
-use super::members::ask::Answerer;
-use super::members::divergence::Comparison;
-use super::members::healing::Healer;
-use super::members::lanes::Lanes;
-use super::members::mender::Mender;
-use super::members::peers::{Peers, Roster};
-use super::members::repair::Repair;
-use super::proposing::log_time::LogTime;
-use super::proposing::pending::Pending;
-use super::proposing::proposer::{Forwarded, Proposer};
-use super::settings::{ReplicationSettings, Retention, Timing};
-use super::status::NodeState;
-use super::upkeep::caretaker::{Caretaker, Progress};
-use super::upkeep::lifecycle::Lifecycle;
-use super::upkeep::quorum_watch::{LeaderContact, QuorumView, QuorumWatch};
-use super::upkeep::snapshotter::Snapshotter;
 use crate::clock::{Clock, milliseconds};
 use crate::peer::{IncomingStream, Mesh, MeshSettings, ResetKey};
 use crate::protocol::peer_message::Hello;
-use crate::supervisor::{Exit, ExitCode, Next, StopSignal, Supervisor, Waiting};
-use crate::telemetry::event;
+use crate::replication::consensus::applied::Applied;
+use crate::replication::consensus::log_store::LogStore;
+use crate::replication::consensus::network::Network;
+use crate::replication::consensus::state_store::{Raft, StateStore};
+use crate::replication::consensus::vote_gate::VoteGate;
+use crate::replication::core::Core;
+use crate::replication::error::StartError;
+use crate::replication::founding::bootstrap::{Introduction, found, introduce, membership};
+use crate::replication::founding::directory::{Directory, random_number};
+use crate::replication::founding::rules::{Proposal, Standing};
+use crate::replication::handle::{Member, Replication};
+use crate::replication::history::indexing::{self, IndexSources};
+use crate::replication::history::reader::History;
+use crate::replication::journal::Journal;
+use crate::replication::members::ask::Answerer;
+use crate::replication::members::divergence::Comparison;
+use crate::replication::members::healing::Healer;
+use crate::replication::members::lanes::Lanes;
+use crate::replication::members::mender::Mender;
+use crate::replication::members::peers::{Peers, Roster};
+use crate::replication::proposing::log_time::LogTime;
+use crate::replication::proposing::pending::Pending;
+use crate::replication::proposing::proposer::{Forwarded, Proposer};
+use crate::replication::settings::{ReplicationSettings, Retention, Timing};
+use crate::replication::status::NodeState;
+use crate::replication::upkeep::caretaker::{Caretaker, Progress};
+use crate::replication::upkeep::lifecycle::Lifecycle;
+use crate::replication::upkeep::quorum_watch::{LeaderContact, QuorumView, QuorumWatch};
+use crate::replication::upkeep::snapshotter::Snapshotter;
+use crate::supervisor::Supervisor;
 
-/// How long the log writer waits for work before it looks whether it is to stop.
-const WRITER_WAIT: Duration = Duration::from_millis(100);
-/// How long the writer pauses while the disk is full.
-const FULL_PAUSE: Duration = Duration::from_millis(50);
-/// Where the writer may not wait: how often it looks for work, and the looks without any before it
-/// flushes the mark that it owes.
-const IDLE_PAUSE: Duration = Duration::from_millis(1);
-const IDLE_STEPS_BEFORE_MARK: u32 = 10;
-/// How long the preparer pauses while the disk is full: the writer comes first.
-const PREPARE_AGAIN: Duration = Duration::from_millis(500);
 /// How long tasks have to end when the start fails.
 const GIVE_UP_PATIENCE: Duration = Duration::from_secs(1);
 /// Entries in one append request; bytes bound it before this does.
@@ -91,19 +78,10 @@ const INSTALL_PATIENCE: Duration = Duration::from_secs(600);
 
 /// The groups of tasks, in the order in which they stop.
 #[derive(Debug, Clone)]
-pub(super) struct Groups {
-    pub(super) consensus: Supervisor,
-    pub(super) storage: Supervisor,
-    pub(super) mesh: Supervisor,
-}
-
-/// The disk side of a member.
-#[derive(Debug)]
-struct Store {
-    log: Log,
-    catalogue: Arc<Catalogue>,
-    cut: bool,
-    is_empty: bool,
+pub(in crate::replication) struct Groups {
+    pub(in crate::replication) consensus: Supervisor,
+    pub(in crate::replication) storage: Supervisor,
+    pub(in crate::replication) mesh: Supervisor,
 }
 
 impl Replication {
@@ -208,170 +186,6 @@ impl Replication {
             groups.mesh.stop(GIVE_UP_PATIENCE).await;
         }
         started
-    }
-}
-
-impl Store {
-    async fn open(
-        directory: &Directory,
-        retention: &Retention,
-        groups: &Groups,
-    ) -> Result<Self, StartError> {
-        let Standing::Formed { proposal, begun } = directory.standing() else {
-            return Err(StartError::Stopped);
-        };
-        let owner = Owner { cluster_id: proposal.cluster.0, lineage: proposal.lineage.0 };
-        let options = log_options(proposal, retention);
-        let dir = &directory.dir;
-        let disk = Arc::clone(&directory.disk);
-        // Walks the log and flushes what it carries over: no work for a thread of the runtime.
-        let (log_disk, log_dir) = (Arc::clone(&disk), dir.join("log"));
-        let open_log = move || Log::open(log_disk, &log_dir, options);
-        let opened = groups.storage.blocking("log open", open_log).await;
-        let (log, writer, report) = opened.map_err(|_| StartError::Stopped)??;
-        tell(&report, dir);
-        if !report.hard_state_proven {
-            return Err(StartError::VoteUnproven { dir: dir.clone() });
-        }
-        let is_empty = log.last().is_none();
-        if *begun && is_empty {
-            return Err(StartError::LogMissing { dir: dir.clone() });
-        }
-        let (catalogue, set_aside) = Catalogue::open(disk, &dir.join("snapshots"), Some(owner))?;
-        for aside in set_aside {
-            tracing::warn!(
-                event = event::SNAPSHOT_SET_ASIDE,
-                file = aside.name,
-                error = %aside.error,
-                "a damaged snapshot was set aside"
-            );
-        }
-        let mut driver = WriterDriver::new(writer, groups.storage.clone());
-        let write = move |stop: &StopSignal, waiting| driver.step(stop, waiting);
-        groups.storage.spawn_steps("log writer", write)?;
-        let mut preparer = log.preparer();
-        let prepare = move |stop: &StopSignal, waiting| prepare(&mut preparer, stop, waiting);
-        groups.storage.spawn_steps("log preparer", prepare)?;
-        let cut = matches!(report.tail, Tail::Cut(_));
-        Ok(Self { log, catalogue: Arc::new(catalogue), cut, is_empty })
-    }
-}
-
-fn log_options(proposal: &Proposal, retention: &Retention) -> LogOptions {
-    let mut options = LogOptions::new(proposal.cluster.0, proposal.lineage.0);
-    options.segment_bytes = retention.segment_bytes;
-    options
-}
-
-/// The repair of a member from its peers.
-fn repair_of(
-    directory: &Directory,
-    retention: &Retention,
-    groups: &Groups,
-    mesh: &Mesh,
-    clock: Clock,
-) -> Result<Repair, StartError> {
-    let Standing::Formed { proposal, .. } = directory.standing() else {
-        return Err(StartError::Stopped);
-    };
-    let Some((_, id)) = membership(directory.standing(), mesh.name()) else {
-        return Err(StartError::Stopped);
-    };
-    Ok(Repair {
-        disk: Arc::clone(&directory.disk),
-        dir: directory.dir.clone(),
-        options: log_options(proposal, retention),
-        peers: Peers::new(mesh.clone(), Roster::new(proposal, id), clock),
-        supervisor: groups.storage.clone(),
-    })
-}
-
-fn tell(report: &OpenReport, dir: &Path) {
-    tracing::info!(
-        event = event::LOG_OPENED,
-        dir = %dir.display(),
-        records = report.records,
-        bytes = report.bytes,
-        segments = report.segments,
-        "the log is open"
-    );
-    if let Tail::Cut(cut) = &report.tail {
-        tracing::warn!(
-            event = event::LOG_TAIL_CUT,
-            from_index = cut.from_index,
-            segment = cut.segment,
-            offset = cut.offset,
-            "the end of the log was damaged above its last durable mark and is cut"
-        );
-    }
-}
-
-/// The writer's work: group after group until the log is closed, or nothing can be flushed. A stop
-/// without a close, as after a start that failed, ends it between two groups.
-#[derive(Debug)]
-pub(super) struct WriterDriver {
-    writer: Writer,
-    supervisor: Supervisor,
-    is_full: bool,
-    /// Steps in a row that found nothing to do and were not allowed to wait.
-    idle: u32,
-}
-
-impl WriterDriver {
-    pub(super) fn new(writer: Writer, supervisor: Supervisor) -> Self {
-        Self { writer, supervisor, is_full: false, idle: 0 }
-    }
-
-    pub(super) fn step(&mut self, stop: &StopSignal, waiting: Waiting) -> Next {
-        let mut step = self.writer.step((waiting == Waiting::Allowed).then_some(WRITER_WAIT));
-        if let (Step::Idle { mark_owed: true }, Waiting::Forbidden) = (&step, waiting) {
-            self.idle += 1;
-            if self.idle >= IDLE_STEPS_BEFORE_MARK {
-                step = self.writer.flush_mark();
-            }
-        } else {
-            self.idle = 0;
-        }
-        match step {
-            Step::Idle { .. } | Step::Full(_) if stop.is_stopped() => Next::Done,
-            Step::Idle { .. } => Next::Idle(IDLE_PAUSE),
-            Step::Flushed { .. } => {
-                if std::mem::take(&mut self.is_full) {
-                    tracing::info!(event = event::DISK_RECOVERED, "there is space again");
-                }
-                Next::Again
-            }
-            Step::Marked => Next::Again,
-            Step::Full(fault) => {
-                if !std::mem::replace(&mut self.is_full, true) {
-                    tracing::warn!(event = event::DISK_FULL, %fault, "the disk is full");
-                }
-                Next::Pause(FULL_PAUSE)
-            }
-            Step::Poisoned(poisoned) if self.is_full && poisoned.fault.is_full() => {
-                // Closed before there was space: what waited for it was never acknowledged.
-                tracing::warn!(event = event::DISK_FULL, %poisoned, "closed with a full disk");
-                Next::Done
-            }
-            Step::Poisoned(poisoned) => {
-                tracing::error!(event = event::STORAGE_POISONED, %poisoned, "a flush failed");
-                let reason = poisoned.to_string();
-                self.supervisor.request_exit(Exit { code: ExitCode::POISONED, reason });
-                Next::Done
-            }
-            Step::Closed => Next::Done,
-        }
-    }
-}
-
-/// The preparer's work. What is wrong with the disk, the writer finds and tells.
-fn prepare(preparer: &mut Preparer, stop: &StopSignal, waiting: Waiting) -> Next {
-    match preparer.step((waiting == Waiting::Allowed).then_some(WRITER_WAIT)) {
-        Preparation::Idle | Preparation::Full(_) if stop.is_stopped() => Next::Done,
-        Preparation::Idle => Next::Idle(IDLE_PAUSE),
-        Preparation::Prepared { .. } | Preparation::Settled { .. } => Next::Again,
-        Preparation::Full(_) => Next::Pause(PREPARE_AGAIN),
-        Preparation::Poisoned(_) | Preparation::Closed => Next::Done,
     }
 }
 
