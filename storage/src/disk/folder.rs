@@ -1,5 +1,6 @@
 //! A folder and its files, whose errors name the operation and the path.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -181,8 +182,8 @@ impl NamedFile {
         self.file.size().blame(DiskOperation::Size, &self.path)
     }
 
-    /// The first place at or after `offset` where anything but zeros may stand.
-    pub fn next_data(&self, offset: u64) -> Result<Option<u64>, DiskFault> {
+    /// The first range at or after `offset` where anything but zeros may stand.
+    pub fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, DiskFault> {
         self.file.next_data(offset).blame(DiskOperation::Read, &self.path)
     }
 }

@@ -12,6 +12,7 @@ mod simulated;
 
 use std::fmt::Debug;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -66,10 +67,11 @@ pub trait DiskFile: Debug + Send + Sync {
     /// Length in bytes.
     fn size(&self) -> io::Result<u64>;
 
-    /// The first place at or after `offset` where anything but zeros may stand; none: there is none
-    /// up to the end. A file without knowledge of its holes says `offset`.
-    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        Ok((offset < self.size()?).then_some(offset))
+    /// The first range at or after `offset` where anything but zeros may stand; none: there is none
+    /// up to the end. To a file without knowledge of its holes it is all of the rest.
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let size = self.size()?;
+        Ok((offset < size).then_some(offset..size))
     }
 
     /// Fills `buffer` or fails with `UnexpectedEof`.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -99,15 +100,19 @@ impl DiskFile for RealFile {
         Ok(self.0.metadata()?.len())
     }
 
-    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
         // The file's own position, which this moves, is used by nothing else.
-        match rustix::fs::seek(&self.0, SeekFrom::Data(offset)) {
-            Ok(place) => Ok(Some(place)),
-            Err(Errno::NXIO) => Ok(None),
+        let start = match rustix::fs::seek(&self.0, SeekFrom::Data(offset)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return Ok(None),
             // A file system that does not know.
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok((offset < self.size()?).then_some(offset)),
-            Err(error) => Err(error.into()),
-        }
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => {
+                let size = self.size()?;
+                return Ok((offset < size).then_some(offset..size));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Some(start..rustix::fs::seek(&self.0, SeekFrom::Hole(start))?))
     }
 }
 
@@ -129,10 +134,14 @@ mod tests {
             let mut content = vec![0; BYTES];
             file.read_exact_at(&mut content, 0).unwrap();
             for offset in [0, 1, 5_000, 299_999, 300_000, 300_001, 700_000, BYTES - 1, BYTES] {
-                let next = file.next_data(offset as u64).unwrap();
-                let end = next.map_or(BYTES, |place| place as usize);
-                assert!(end >= offset);
-                assert!(content[offset..end].iter().all(|byte| *byte == 0), "from {offset}");
+                let mut at = offset;
+                while let Some(data) = file.next_data(at as u64).unwrap() {
+                    let (start, end) = (data.start as usize, data.end as usize);
+                    assert!(at <= start && start < end && end <= BYTES, "{data:?} from {at}");
+                    assert!(content[at..start].iter().all(|byte| *byte == 0), "from {at}");
+                    at = end;
+                }
+                assert!(content[at..].iter().all(|byte| *byte == 0), "from {at}");
             }
             assert_eq!(file.next_data(BYTES as u64).unwrap(), None);
             file.sync_data().unwrap();

@@ -147,19 +147,27 @@ impl Scanner {
 
     /// Whether anything but zeros stands from `offset` on; if so, one past the last such byte.
     pub(crate) fn written_end_after(&self, offset: u64) -> Result<Option<u64>, DiskFault> {
-        let size = self.file.size()?;
-        let (mut at, mut end) = (offset, None);
-        // What was reserved and never written is a hole, and most of a segment that was begun.
-        while let Some(data) = self.file.next_data(at)?.filter(|data| *data < size) {
-            at = data;
-            let bytes = self.raw(at, (at + WINDOW_BYTES as u64).min(size))?;
-            if bytes.is_empty() {
-                break;
+        // What was reserved and never written is a hole, and most of a segment that was begun. All
+        // of them are asked for before anything is read: reading makes the system read on into them.
+        let mut ranges = Vec::new();
+        let mut at = offset;
+        while let Some(data) = self.file.next_data(at)? {
+            at = data.end;
+            ranges.push(data);
+        }
+        let mut end = None;
+        for data in ranges {
+            let mut at = data.start;
+            while at < data.end {
+                let bytes = self.raw(at, (at + WINDOW_BYTES as u64).min(data.end))?;
+                if bytes.is_empty() {
+                    break;
+                }
+                if let Some(place) = bytes.iter().rposition(|byte| *byte != 0) {
+                    end = Some(at + place as u64 + 1);
+                }
+                at += bytes.len() as u64;
             }
-            if let Some(place) = bytes.iter().rposition(|byte| *byte != 0) {
-                end = Some(at + place as u64 + 1);
-            }
-            at += bytes.len() as u64;
         }
         Ok(end)
     }
