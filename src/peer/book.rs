@@ -152,7 +152,8 @@ impl Shared {
             Refusal::Superseded.close(&former.connection);
         }
         book.last_refusal.remove(&Some(peer.clone()));
-        let hello = self.newest(seen_from_here(hello, connection.remote()));
+        let hello = seen_from_here(hello, connection.remote());
+        let hello = self.newer_than(&hello).unwrap_or(hello);
         let info = PeerInfo {
             hello: hello.clone(),
             connected: true,
@@ -208,9 +209,8 @@ impl Shared {
         let peer = &hello.name;
         let book = self.book();
         let Some(link) = book.links.get(peer).filter(|link| link.number == number) else { return };
-        let said = seen_from_here(hello, link.connection.remote());
-        let hello = self.newest(said.clone());
-        if hello != said {
+        let hello = seen_from_here(hello, link.connection.remote());
+        if self.newer_than(&hello).is_some() {
             return;
         }
         self.peers.send_modify(|peers| {
@@ -227,10 +227,10 @@ impl Shared {
 
     /// What was heard of a peer before, if `hello` was said before it: of two connections the one
     /// that stands may be the one whose hello is the older. Called under the lock of the book.
-    fn newest(&self, hello: Hello) -> Hello {
+    fn newer_than(&self, hello: &Hello) -> Option<Hello> {
         let peers = self.peers.borrow();
         let heard = peers.get(&hello.name).map(|info| &info.hello);
-        heard.filter(|heard| hello.is_older_than(heard)).cloned().unwrap_or(hello)
+        heard.filter(|heard| hello.is_older_than(heard)).cloned()
     }
 
     /// A stranger was kept out by TLS: no certificate, or none of this cluster's authority. Told once

@@ -13,7 +13,7 @@ use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use quorate_storage::Log;
 use quorate_storage::index::Index;
-use quorate_storage::snapshot::{Catalogue, Kept, SnapshotHead};
+use quorate_storage::snapshot::{Catalogue, Kept, SetAside, SnapshotHead};
 
 use crate::domain::effect::Event;
 use crate::domain::entry::Payload;
@@ -107,14 +107,7 @@ impl StateStore {
     /// Loads the newest whole snapshot, if there is one, before anything else is applied.
     pub(in crate::replication) fn load_newest(&self) -> Result<Option<u64>, io::Error> {
         let (reader, set_aside) = self.catalogue.newest_verified().map_err(io::Error::other)?;
-        for aside in set_aside {
-            tracing::warn!(
-                event = event::SNAPSHOT_SET_ASIDE,
-                file = aside.name,
-                error = %aside.error,
-                "a damaged snapshot was set aside"
-            );
-        }
+        tell_set_aside(&set_aside);
         let Some(reader) = reader else { return Ok(None) };
         let index = reader.head().index;
         self.load(&reader)?;
@@ -148,6 +141,18 @@ impl StateStore {
         self.applied.lock().replace(machine, Some(log_id(head.term, head.index)), membership);
         self.journal.reset(head.index);
         Ok(())
+    }
+}
+
+/// Tells of snapshots that were found damaged.
+pub(in crate::replication) fn tell_set_aside(set_aside: &[SetAside]) {
+    for aside in set_aside {
+        tracing::warn!(
+            event = event::SNAPSHOT_SET_ASIDE,
+            file = aside.name,
+            error = %aside.error,
+            "a damaged snapshot was set aside"
+        );
     }
 }
 

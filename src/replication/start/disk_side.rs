@@ -12,6 +12,7 @@ use quorate_storage::{Log, LogOptions, OpenReport, Preparation, Preparer, Step, 
 use super::Groups;
 use crate::clock::Clock;
 use crate::peer::Mesh;
+use crate::replication::consensus::state_store::tell_set_aside;
 use crate::replication::error::StartError;
 use crate::replication::founding::bootstrap::membership;
 use crate::replication::founding::directory::Directory;
@@ -70,14 +71,7 @@ impl Store {
             return Err(StartError::LogMissing { dir: dir.clone() });
         }
         let (catalogue, set_aside) = Catalogue::open(disk, &dir.join("snapshots"), Some(owner))?;
-        for aside in set_aside {
-            tracing::warn!(
-                event = event::SNAPSHOT_SET_ASIDE,
-                file = aside.name,
-                error = %aside.error,
-                "a damaged snapshot was set aside"
-            );
-        }
+        tell_set_aside(&set_aside);
         let mut driver = WriterDriver::new(writer, groups.storage.clone());
         let write = move |stop: &StopSignal, waiting| driver.step(stop, waiting);
         groups.storage.spawn_steps("log writer", write)?;

@@ -70,8 +70,7 @@ pub trait DiskFile: Debug + Send + Sync {
     /// The first range at or after `offset` where anything but zeros may stand; none: there is none
     /// up to the end. To a file without knowledge of its holes it is all of the rest.
     fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
-        let size = self.size()?;
-        Ok((offset < size).then_some(offset..size))
+        Ok(rest(offset, self.size()?))
     }
 
     /// Fills `buffer` or fails with `UnexpectedEof`.
@@ -116,6 +115,11 @@ pub trait DiskFile: Debug + Send + Sync {
         self.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
     }
+}
+
+/// What a file without knowledge of its holes has from `offset` on.
+fn rest(offset: u64, size: u64) -> Option<Range<u64>> {
+    (offset < size).then_some(offset..size)
 }
 
 /// No space, or no more of it for us: the error that a log waits out instead of dying of it.

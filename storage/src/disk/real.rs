@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile, OpenMode};
+use super::{Disk, DiskFile, OpenMode, rest};
 
 /// Files of the operating system; stateless.
 #[derive(Debug, Clone, Copy, Default)]
@@ -106,10 +106,7 @@ impl DiskFile for RealFile {
             Ok(start) => start,
             Err(Errno::NXIO) => return Ok(None),
             // A file system that does not know.
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => {
-                let size = self.size()?;
-                return Ok((offset < size).then_some(offset..size));
-            }
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(rest(offset, self.size()?)),
             Err(error) => return Err(error.into()),
         };
         Ok(Some(start..rustix::fs::seek(&self.0, SeekFrom::Hole(start))?))
