@@ -6,6 +6,15 @@ use crate::error::DiskFault;
 use crate::log::hard_state::NumberedState;
 use crate::record::{Position, RecordKind, write_durable_mark, write_mark};
 
+/// Groups up to this many bytes are written over zeros; with larger ones the zeros would cost more
+/// than they save.
+const SMALL_GROUP_BYTES: usize = 64 << 10;
+
+/// How far behind the end of a small group zeros are written, when it comes to bytes that were only
+/// reserved. The flush of a first write also has to record that the space is no longer empty; with
+/// three nodes on one ext4, groups of 9 kB took 0.37 ms so and 0.22 ms over zeros (medians).
+const ZEROS_AHEAD_BYTES: u64 = 256 << 10;
+
 /// Owns the write offset; knows nothing of what it writes beyond head and footer.
 #[derive(Debug)]
 pub(crate) struct ActiveSegment {
@@ -19,6 +28,8 @@ pub(crate) struct ActiveSegment {
     crc: crc32fast::Hasher,
     /// Space up to here has been reserved.
     allocated: u64,
+    /// Bytes up to here, within what is reserved, have been written at least once.
+    written: u64,
 }
 
 /// What stands before the first group of a segment.
@@ -110,7 +121,7 @@ impl ActiveSegment {
     /// what is appended first.
     pub(crate) fn begin(header: SegmentHeader, file: NamedFile, segment_bytes: u64) -> Self {
         let crc = crc32fast::Hasher::new();
-        Self { header, file, end: 0, records: 0, crc, allocated: segment_bytes }
+        Self { header, file, end: 0, records: 0, crc, allocated: segment_bytes, written: 0 }
     }
 
     /// Gives a prepared segment its name, durable.
@@ -131,7 +142,7 @@ impl ActiveSegment {
         records: u64,
         crc: crc32fast::Hasher,
     ) -> Self {
-        Self { header, file, end, records, crc, allocated: end }
+        Self { header, file, end, records, crc, allocated: end, written: end }
     }
 
     pub(crate) fn header(&self) -> &SegmentHeader {
@@ -159,17 +170,34 @@ impl ActiveSegment {
     /// Writes and flushes at the end. On an error the end stays where it was, and what was written
     /// behind it is unknown: see [`Self::withdraw`].
     pub(crate) fn append(&mut self, bytes: &[u8], records: u64) -> Result<(), DiskFault> {
+        let end = self.end + bytes.len() as u64;
         self.file.write(bytes, self.end)?;
+        let zeros = self.zeros_after(bytes.len());
+        if zeros > 0 {
+            self.file.write(&vec![0; zeros], end)?;
+        }
         self.file.sync()?;
-        self.end += bytes.len() as u64;
+        self.end = end;
+        self.written = self.written.max(end + zeros as u64);
         self.records += records;
         self.crc.update(bytes);
         Ok(())
     }
 
+    /// How many zeros are to follow a group that is written at the end.
+    fn zeros_after(&self, bytes: usize) -> usize {
+        let end = self.end + bytes as u64;
+        if bytes > SMALL_GROUP_BYTES || end <= self.written {
+            return 0;
+        }
+        let ahead = (end + ZEROS_AHEAD_BYTES).min(self.allocated);
+        usize::try_from(ahead.saturating_sub(end)).unwrap_or(0)
+    }
+
     /// Takes back what a failed write may have left behind the end.
     pub(crate) fn withdraw(&mut self) -> Result<(), DiskFault> {
         self.allocated = self.end;
+        self.written = self.end;
         self.file.truncate(self.end)
     }
 
@@ -200,5 +228,72 @@ impl ActiveSegment {
         self.file.truncate(self.end + bytes.len() as u64)?;
         self.end += bytes.len() as u64;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::disk::{FaultyDisk, SimulatedDisk};
+    use crate::error::DiskOperation;
+
+    const SEGMENT_BYTES: u64 = 1 << 20;
+
+    fn segment() -> (ActiveSegment, FaultyDisk) {
+        let disk = FaultyDisk::new(Arc::new(SimulatedDisk::new()));
+        let folder = Folder::open(Arc::new(disk.clone()), Path::new("log")).unwrap();
+        let header = SegmentHeader {
+            segment: 1,
+            cluster_id: 2,
+            lineage: 3,
+            first_index: 0,
+            previous_term: 0,
+            chain: 0,
+            previous_end: 0,
+        };
+        let file = make_file(&folder, 1, SEGMENT_BYTES).unwrap();
+        (ActiveSegment::begin(header, file, SEGMENT_BYTES), disk)
+    }
+
+    /// How many writes an append takes.
+    fn writes(segment: &mut ActiveSegment, disk: &FaultyDisk, bytes: usize) -> u64 {
+        let before = disk.calls(DiskOperation::Write);
+        segment.append(&vec![7; bytes], 1).unwrap();
+        disk.calls(DiskOperation::Write) - before
+    }
+
+    #[test]
+    fn small_groups_are_written_over_zeros_and_large_ones_are_not() {
+        let (mut segment, disk) = segment();
+        assert_eq!(writes(&mut segment, &disk, 300), 2, "the first also writes zeros ahead");
+        let over_them = ZEROS_AHEAD_BYTES as usize / 1_000;
+        for number in 0..over_them {
+            assert_eq!(writes(&mut segment, &disk, 1_000), 1, "number {number}");
+        }
+        assert_eq!(writes(&mut segment, &disk, 1_000), 2, "the zeros are used up");
+        assert_eq!(writes(&mut segment, &disk, SMALL_GROUP_BYTES + 1), 1);
+        let end = usize::try_from(segment.end()).unwrap();
+        let mut content = vec![1; SEGMENT_BYTES as usize + 1];
+        let size = segment.file().read(&mut content, 0).unwrap();
+        assert_eq!(size as u64, SEGMENT_BYTES);
+        assert!(content[..end].iter().all(|byte| *byte == 7));
+        assert!(content[end..size].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn zeros_stay_within_what_is_reserved() {
+        let (mut segment, disk) = segment();
+        segment.append(&vec![7; SEGMENT_BYTES as usize - 5_000], 1).unwrap();
+        assert_eq!(writes(&mut segment, &disk, 1_000), 2);
+        assert_eq!(writes(&mut segment, &disk, 4_000), 1, "up to the last byte");
+        assert_eq!(segment.file().size().unwrap(), SEGMENT_BYTES);
+        // A full disk takes the reserve back, and zeros would not be free any more.
+        segment.withdraw().unwrap();
+        assert_eq!(writes(&mut segment, &disk, 100), 1);
+        segment.reserve(2 * SEGMENT_BYTES).unwrap();
+        assert_eq!(writes(&mut segment, &disk, 100), 2);
     }
 }

@@ -1,7 +1,6 @@
 //! The attacks, each in a process of its own: what the attacker computes is not what the node's
 //! other clients pay for. It runs when nothing else wants the core, and ends by itself.
 
-use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -9,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::StreamExt as _;
 use futures::future::join_all;
 use quorate::domain::topic::specification::TopicType;
 use quorate::protocol::command::ClientCommand;
@@ -24,6 +22,7 @@ use quorate::transport::profile::Edge;
 use quorate::transport::tls::{ANY_NODE, Authority, ClientTls, Identity};
 use quorate::transport::{Connection, Endpoint, FrameReceiver, FrameSender};
 
+use super::half_open::half_open;
 use super::victim::{Known, Target, socket};
 use crate::harness::Owned;
 
@@ -37,8 +36,8 @@ const SHARE: &str = "QUORATE_ATTACK_SHARE";
 pub(crate) const CONTROL: &str = "control";
 /// The longest that an attacker lives.
 const LIFE: Duration = Duration::from_secs(60);
-/// Handshakes that one attacker keeps half open.
-const HALF_OPEN: usize = 10_000;
+/// How often an attacker that keeps a pace sends.
+pub(super) const TICK: Duration = Duration::from_millis(1);
 /// Connections that an attacker works with at a time.
 const AT_A_TIME: usize = 16;
 /// Sessions that do not read, or do not acknowledge.
@@ -169,41 +168,6 @@ impl Dice {
     }
 }
 
-/// Passes datagrams on to the node and none back: every handshake through it stays half open.
-fn black_hole(node: SocketAddr) -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let mut datagram = [0; 2_048];
-        while let Ok((bytes, from)) = socket.recv_from(&mut datagram) {
-            if from != node {
-                let _ = socket.send_to(&datagram[..bytes], node);
-            }
-        }
-    });
-    address
-}
-
-/// Two thousand new ones a second, each given up after five seconds: ten thousand stand.
-async fn half_open(target: &Target, count: &AtomicU64) {
-    const TICK: Duration = Duration::from_millis(5);
-    const PER_TICK: usize = HALF_OPEN / 1_000;
-    let hole = black_hole(target.client);
-    let endpoints: Vec<Endpoint> = (0..16).map(|_| socket("127.0.0.1")).collect();
-    let tls = ClientTls::for_client(&target.authority(), None).unwrap();
-    let mut tries = futures::stream::FuturesUnordered::new();
-    let mut tick = tokio::time::interval(TICK);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => for endpoint in endpoints.iter().take(PER_TICK) {
-                tries.push(endpoint.connect(hole, ANY_NODE, &tls, Duration::from_secs(5)));
-                strike(count);
-            },
-            Some(_given_up) = tries.next() => {}
-        }
-    }
-}
-
 /// Connections that never say hello.
 async fn silent(target: &Target, count: &AtomicU64) {
     let endpoint = socket("127.0.0.1");
@@ -223,10 +187,10 @@ async fn silent(target: &Target, count: &AtomicU64) {
 async fn noise(target: &Target, count: &AtomicU64, per_s: u64) {
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let mut dice = Dice::new(0);
-    let mut tick = tokio::time::interval(Duration::from_millis(5));
+    let mut tick = tokio::time::interval(TICK);
     loop {
         tick.tick().await;
-        for number in 0..per_s / 200 {
+        for number in 0..per_s / 1_000 {
             let to = if number % 2 == 0 { target.client } else { target.peer };
             let length = (dice.roll() % 1_452) as usize;
             let mut bytes = dice.bytes(length);

@@ -2,16 +2,17 @@
 //! during and after, the latency of a well-behaved client with and without the attack in interleaved
 //! pairs, how long another client takes to get in meanwhile, and what the node counted.
 //!
-//! An attacker computes, and here it does so on the cores of the node that it attacks. So that this is
-//! not taken for what the node lets it do to others, each attack is followed by its control: a process
-//! of the same priority that computes for the same share of the time and attacks nobody. The bar is
-//! the ratio to that; the ratio to an idle machine is told beside it.
+//! The bar is the ratio of the two latencies. An attacker computes, and here it does so on the cores
+//! of the node that it attacks. So that this is not taken for what the node lets it do to others, each
+//! attack is followed by its control: a process of the same priority that computes for the same share
+//! of the time and attacks nobody. The ratio to that is told beside.
 //!
 //! By hand, on a quiet machine, one at a time: `cargo test --release --test processes
 //! hostile::attack_NAME -- --ignored --nocapture --exact`; `QUORATE_BINARY` names another node's
 //! binary.
 
 mod attacks;
+mod half_open;
 mod overload;
 mod victim;
 
@@ -165,8 +166,8 @@ async fn measure(attack: Attack) {
     }
     let most_kib = watch.most_kib.load(Ordering::Relaxed);
     drop(watch);
-    let ratio = median_ratio(&loud, &beside);
-    let to_quiet = median_ratio(&loud, &quiet);
+    let ratio = median_ratio(&loud, &quiet);
+    let to_control = median_ratio(&loud, &beside);
     shares.sort_by(f64::total_cmp);
     for p99s in [&mut quiet, &mut loud, &mut beside] {
         p99s.sort_unstable();
@@ -180,7 +181,7 @@ async fn measure(attack: Attack) {
         .collect();
     say(&format!(
         "{}: {strikes} strikes; p99 {} us, {} us attacked, {} us beside as much computing ({:.2} \
-         cores); x {ratio:.2} of that, x {to_quiet:.2} of the idle machine (medians of {PAIRS}); \
+         cores); x {ratio:.2}, and x {to_control:.2} of that (medians of {PAIRS}); \
          another client in after at most {} ms; node {before_kib} -> at most {most_kib} -> {} KiB; \
          counted {counted:?}",
         attack.name,
@@ -229,7 +230,6 @@ attacks! {
             ("quorate_address_validations_total", &["edge=\"client\""]),
             ("quorate_handshakes_failed_total", &["edge=\"client\""]),
         ],
-        under_way: 10_000,
         settles: Duration::from_millis(5_500),
         ..Attack::default()
     };
