@@ -50,6 +50,7 @@ help! {
     describe_gauge "quorate_log_bytes" Bytes "Bytes of this node's log segments.";
     describe_gauge "quorate_log_queue_bytes" Bytes "Bytes that wait for the log's writer.";
     describe_histogram "quorate_log_flush_seconds" Seconds "From handing entries to the log until they are flushed.";
+    describe_histogram "quorate_disk_flush_seconds" Seconds "One flush of a file of the log to the disk.";
     describe_gauge "quorate_proposals_unanswered" Count "Commands that hold a permit.";
     describe_gauge "quorate_proposals_unanswered_bytes" Bytes "Bytes of the commands that hold a permit.";
     describe_gauge "quorate_proposals_permits" Count "Permits that there are.";
@@ -118,6 +119,11 @@ pub fn node(figures: &Figures, states: &[&'static str], roles: &[&'static str]) 
 /// Entries were flushed so long after the log had been given them.
 pub fn log_flushed(after: Duration) {
     histogram!("quorate_log_flush_seconds").record(after.as_secs_f64());
+}
+
+/// The disk took so long to flush a file.
+pub fn disk_flushed(time: Duration) {
+    histogram!("quorate_disk_flush_seconds").record(time.as_secs_f64());
 }
 
 /// A session fell behind.
