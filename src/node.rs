@@ -37,7 +37,6 @@ use crate::replication::{
     ReplicationSettings, Retention, StartError, Timing,
 };
 use crate::supervisor::{Exit, ExitCode, Supervisor};
-use crate::telemetry::disk::MeasuredDisk;
 use crate::telemetry::event;
 use crate::telemetry::health::{Health, Verdict};
 use crate::telemetry::recorder::Recorder;
@@ -323,7 +322,7 @@ fn replication_settings(
     Ok(ReplicationSettings {
         name: settings.name.clone(),
         dir: settings.dir.clone(),
-        disk: Arc::new(MeasuredDisk::new(RealDisk)),
+        disk: Arc::new(RealDisk),
         index: IndexPlace::Folder(settings.dir.join("index")),
         expect: settings.cluster.expect as usize,
         peer: PeerSettings {

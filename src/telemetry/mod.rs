@@ -4,8 +4,6 @@
 //! readiness. It does not know who listens: the console serves metrics and health, the node sets
 //! health, and everyone counts.
 
-#[cfg(feature = "server")]
-pub mod disk;
 pub mod event;
 pub mod health;
 #[cfg(feature = "server")]

@@ -50,7 +50,7 @@ impl Recorder {
     }
 }
 
-pub(super) fn builder() -> Result<PrometheusBuilder, RecorderError> {
+fn builder() -> Result<PrometheusBuilder, RecorderError> {
     PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
         .map_err(|_| RecorderError::Bounds)

@@ -10,6 +10,7 @@ use quorate_storage::snapshot::{Catalogue, Owner};
 use quorate_storage::{Log, LogOptions, OpenReport, Preparation, Preparer, Step, Writer};
 
 use super::Groups;
+use super::measured_disk::MeasuredDisk;
 use crate::clock::Clock;
 use crate::peer::Mesh;
 use crate::replication::consensus::state_store::tell_set_aside;
@@ -58,8 +59,8 @@ impl Store {
         let dir = &directory.dir;
         let disk = Arc::clone(&directory.disk);
         // Walks the log and flushes what it carries over: no work for a thread of the runtime.
-        let (log_disk, log_dir) = (Arc::clone(&disk), dir.join("log"));
-        let open_log = move || Log::open(log_disk, &log_dir, options);
+        let (log_disk, log_dir) = (MeasuredDisk::new(Arc::clone(&disk)), dir.join("log"));
+        let open_log = move || Log::open(Arc::new(log_disk), &log_dir, options);
         let opened = groups.storage.blocking("log open", open_log).await;
         let (log, writer, report) = opened.map_err(|_| StartError::Stopped)??;
         tell(&report, dir);

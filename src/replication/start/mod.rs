@@ -19,6 +19,7 @@
 //! engine shuts down, the log is closed and flushed, the mesh says farewell.
 
 pub(in crate::replication) mod disk_side;
+mod measured_disk;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use quorate_storage::disk::{Disk, DiskFile, OpenMode};
 
-use super::metrics::disk_flushed;
 use crate::clock::Clock;
+use crate::telemetry::metrics::disk_flushed;
 
 /// Another disk; each flush of a file goes into `quorate_disk_flush_seconds`.
 #[derive(Debug)]
-pub struct MeasuredDisk<D> {
-    inner: D,
+pub(super) struct MeasuredDisk {
+    inner: Arc<dyn Disk>,
     clock: Clock,
 }
 
@@ -24,14 +24,14 @@ struct MeasuredFile {
     clock: Clock,
 }
 
-impl<D: Disk> MeasuredDisk<D> {
+impl MeasuredDisk {
     /// Measures the flushes of `inner`.
-    pub fn new(inner: D) -> Self {
+    pub(super) fn new(inner: Arc<dyn Disk>) -> Self {
         Self { inner, clock: Clock::system() }
     }
 }
 
-impl<D: Disk> Disk for MeasuredDisk<D> {
+impl Disk for MeasuredDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         self.inner.create_dir(path)
     }
@@ -99,12 +99,12 @@ mod tests {
 
     #[test]
     fn it_does_what_the_disk_below_does_and_measures_flushes() {
-        let recorder = crate::telemetry::recorder::builder().unwrap().build_recorder();
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
         let dir = tempfile::tempdir().unwrap();
         let path = |name| dir.path().join(name);
         metrics::with_local_recorder(&recorder, || {
-            let disk = MeasuredDisk::new(RealDisk);
+            let disk = MeasuredDisk::new(Arc::new(RealDisk));
             disk.create_dir(&path("d")).unwrap();
             let file = disk.open(&path("d/a"), OpenMode::Replace).unwrap();
             file.allocate(1 << 20).unwrap();
