@@ -89,9 +89,14 @@ struct Session {
     beat: Duration,
 }
 
-/// Serves an open session until its connection ends.
-pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: Opened) {
-    let Opened { mut sender, mut receiver, mut answers, mut registration, .. } = opened;
+/// Serves an open session until its connection ends. A block and no async function, whose future
+/// would keep each of its arguments twice: one of a session that lasts stays for as long.
+pub(super) fn run(
+    hosting: Arc<Hosting>,
+    connection: Connection,
+    opened: Box<Opened>,
+) -> impl Future<Output = ()> + Send {
+    let Opened { mut sender, mut receiver, mut answers, mut registration, .. } = *opened;
     let (done, mut finished) = mpsc::channel(READS_MAX);
     let mut session = Session {
         session: opened.session,
@@ -115,52 +120,54 @@ pub(super) async fn run(hosting: Arc<Hosting>, connection: Connection, opened: O
         hosting: Arc::clone(&hosting),
         connection: connection.clone(),
     };
-    session.begin();
-    let mut beat = tokio::time::interval(session.beat);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut quorum, mut state) = (hosting.replication.quorum(), hosting.replication.state());
-    let mut stop = hosting.supervisor.stop_signal();
-    let mut stray = pin!(stray_stream(&connection));
-    let end = loop {
-        if let Err(end) = session.hand_over(&mut sender) {
-            break end;
-        }
-        let backlog = sender.queued_bytes();
-        let waits_until = session.waits_until();
-        tokio::select! {
-            ending = registration.ending() => break End::Told(ending),
-            () = stop.stopped() => break End::Told(draining()),
-            frame = receiver.next(), if backlog < BACKLOG_BYTES_MAX && waits_until.is_none() => {
-                if let Err(end) = session.take_frames(frame, &mut receiver) {
-                    break end;
-                }
+    async move {
+        session.begin();
+        let mut beat = tokio::time::interval(session.beat);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut quorum, mut state) = (hosting.replication.quorum(), hosting.replication.state());
+        let mut stop = hosting.supervisor.stop_signal();
+        let mut stray = pin!(stray_stream(&connection));
+        let end = loop {
+            if let Err(end) = session.hand_over(&mut sender) {
+                break end;
             }
-            batch = answers.recv() => match batch {
-                Some(batch) => if let Err(end) = session.take_answers(&batch) {
-                    break end;
+            let backlog = sender.queued_bytes();
+            let waits_until = session.waits_until();
+            tokio::select! {
+                ending = registration.ending() => break End::Told(ending),
+                () = stop.stopped() => break End::Told(draining()),
+                frame = receiver.next(), if backlog < BACKLOG_BYTES_MAX && waits_until.is_none() => {
+                    if let Err(end) = session.take_frames(frame, &mut receiver) {
+                        break end;
+                    }
+                }
+                batch = answers.recv() => match batch {
+                    Some(batch) => if let Err(end) = session.take_answers(&batch) {
+                        break end;
+                    },
+                    // Attached anew by a later connection, or the node stops: both say so themselves.
+                    None => break End::Told(registration.ending().await),
                 },
-                // Attached anew by a later connection, or the node stops: both say so themselves.
-                None => break End::Told(registration.ending().await),
-            },
-            Some(reply) = finished.recv() => session.take_read_reply(&reply),
-            flushed = sender.flush(), if backlog > 0 => if flushed.is_err() {
-                break End::Lost;
-            },
-            Ok(()) = quorum.changed() => session.tell_parked(),
-            Ok(()) = state.changed() => session.tell_parked(),
-            () = &mut stray => break End::Violation(
-                ErrorCode::OutOfPlace,
-                "a second stream was opened".to_owned(),
-            ),
-            () = wait_until(waits_until), if waits_until.is_some() => {}
-            _ = beat.tick() => session.put_beat(),
-        }
-    };
-    session.subscriber.leave();
-    drop(session.writer.take());
-    // The place is free from here on; what the log is told names the epoch.
-    drop(registration);
-    session.finish(end, sender).await;
+                Some(reply) = finished.recv() => session.take_read_reply(&reply),
+                flushed = sender.flush(), if backlog > 0 => if flushed.is_err() {
+                    break End::Lost;
+                },
+                Ok(()) = quorum.changed() => session.tell_parked(),
+                Ok(()) = state.changed() => session.tell_parked(),
+                () = &mut stray => break End::Violation(
+                    ErrorCode::OutOfPlace,
+                    "a second stream was opened".to_owned(),
+                ),
+                () = wait_until(waits_until), if waits_until.is_some() => {}
+                _ = beat.tick() => session.put_beat(),
+            }
+        };
+        session.subscriber.leave();
+        drop(session.writer.take());
+        // The place is free from here on; what the log is told names the epoch.
+        drop(registration);
+        session.finish(end, &mut sender).await;
+    }
 }
 
 impl Session {
@@ -366,12 +373,7 @@ impl Session {
     fn start_writer(&mut self, cursor: JournalCursor) {
         let writer =
             EventWriter::new(&self.hosting, &self.connection, &self.subscriber, cursor, self.beat);
-        let session = self.session;
-        let task = self.hosting.supervisor.spawn("event writer", async move {
-            if let Err(error) = writer.run().await {
-                tracing::debug!(%session, %error, "the event stream has ended");
-            }
-        });
+        let task = self.hosting.supervisor.spawn("event writer", writer.run(self.session));
         self.writer = Some(task.abort_on_drop());
     }
 
@@ -492,7 +494,7 @@ impl Session {
     }
 
     /// Tells the client and the log how it ends.
-    async fn finish(mut self, end: End, mut sender: FrameSender) {
+    async fn finish(&mut self, end: End, sender: &mut FrameSender) {
         let (session, epoch) = (self.session, self.epoch);
         let (code, retry_ms, text) = match end {
             End::Lost => {
@@ -529,7 +531,7 @@ impl Session {
         metrics::connection_closed(code.number());
         self.put(&ServerMessage::Close { code, retry_ms, text: text.clone() });
         let last = async {
-            self.hand_over(&mut sender).map_err(drop)?;
+            self.hand_over(sender).map_err(drop)?;
             sender.finish().await.map_err(drop)?;
             // The client closes when it has read the last frame; closing here would drop it.
             self.connection.closed().await;

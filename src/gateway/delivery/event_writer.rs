@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::sync::watch;
 
-use crate::domain::id::Position;
+use crate::domain::id::{Position, SessionId};
 use crate::gateway::delivery::event_frames::put_notice;
 use crate::gateway::delivery::journal_cursor::{JournalCursor, put_lagged};
 use crate::gateway::delivery::outgoing::Outgoing;
@@ -71,10 +71,17 @@ impl EventWriter {
     }
 
     /// Runs until the connection is over or the client wants no more events.
-    ///
-    /// # Errors
-    /// [`SendError`] says which.
-    pub(in crate::gateway) async fn run(mut self) -> Result<(), SendError> {
+    #[expect(clippy::manual_async_fn, reason = "the future of one would keep the writer twice")]
+    pub(in crate::gateway) fn run(mut self, session: SessionId) -> impl Future<Output = ()> + Send {
+        async move {
+            if let Err(error) = self.tell().await {
+                tracing::debug!(%session, %error, "the event stream has ended");
+            }
+        }
+    }
+
+    /// Tells the client of events; the error says how it ended.
+    async fn tell(&mut self) -> Result<(), SendError> {
         let mut stream = self.connection.open_uni().await?;
         self.told = self.outbox.lock().cursor();
         let lineage = self.hosting.replication.member().lineage;
@@ -114,7 +121,8 @@ impl EventWriter {
     async fn read(&mut self, stream: &mut FrameSender, order: &ReadOrder) -> Result<(), SendError> {
         // What had been applied before the read is certainly part of it.
         let applied = *self.applied.borrow_and_update();
-        match self.journal.after(order.after, BLOCKS_PER_READ).await {
+        // In a box of its own, which a session that keeps up does not need.
+        match Box::pin(self.journal.after(order.after, BLOCKS_PER_READ)).await {
             Read::Blocks(blocks) => {
                 let view = self.hosting.replication.view();
                 let progress = self.cursor.read(order, &blocks, &view, &mut self.outgoing);

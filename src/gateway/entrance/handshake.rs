@@ -126,7 +126,7 @@ enum First {
 pub(in crate::gateway) async fn open(
     hosting: &Arc<Hosting>,
     connection: &Connection,
-) -> Result<Option<Opened>, NotOpened> {
+) -> Result<Option<Box<Opened>>, NotOpened> {
     let deadline = hosting.clock.now() + hosting.limits.handshake_timeout;
     let late = |text: &str| NotOpened::new(ErrorCode::HelloTimeout, text);
     let (mut greeting, first) = tokio::time::timeout_at(deadline, greet(connection))
@@ -135,7 +135,7 @@ pub(in crate::gateway) async fn open(
     let refusal = match first {
         Ok(First::Hello(hello)) => match claim(hosting, connection, &hello, deadline).await {
             Ok(claimed) => match attach(hosting, greeting, &hello, claimed).await {
-                Ok(opened) => return Ok(Some(opened)),
+                Ok(opened) => return Ok(Some(Box::new(opened))),
                 Err((returned, refusal)) => {
                     greeting = returned;
                     refusal

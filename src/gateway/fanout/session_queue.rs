@@ -61,7 +61,8 @@ struct Switch {
     /// Everything up to here is told first.
     after: Position,
     interest: Arc<Interest>,
-    turn: Turn,
+    /// Boxed: most sessions turn once, and a queue sets room aside for four.
+    turn: Box<Turn>,
 }
 
 /// What became of a pushed batch.
@@ -220,7 +221,7 @@ impl SessionQueue {
                 {
                     self.version += 1;
                     self.interest = switch.interest;
-                    return Next::Turn(Box::new(switch.turn));
+                    return Next::Turn(switch.turn);
                 }
                 Next::Read(ReadOrder {
                     after: self.cursor,
@@ -289,7 +290,8 @@ impl SessionQueue {
             return false;
         }
         // A read that is under way may have gone past the entry: `advance` refuses it.
-        self.switches.push_back(Switch { after: Position::end_of_entry(entry), interest, turn });
+        let (after, turn) = (Position::end_of_entry(entry), Box::new(turn));
+        self.switches.push_back(Switch { after, interest, turn });
         true
     }
 
@@ -297,7 +299,7 @@ impl SessionQueue {
     /// Only for sessions that are behind and have no change ahead.
     pub fn turn_now(&mut self, interest: Arc<Interest>, turn: Turn) {
         debug_assert!(!self.is_live() && self.switches.is_empty(), "not at a beginning");
-        self.switches.push_back(Switch { after: self.cursor, interest, turn });
+        self.switches.push_back(Switch { after: self.cursor, interest, turn: Box::new(turn) });
     }
 
     /// Starts over: told everything up to `cursor`, whatever it has missed. Changes of interest
@@ -313,7 +315,7 @@ impl SessionQueue {
         self.mode = Mode::Behind { conflate_after };
         self.cursor = cursor;
         self.interest = interest;
-        self.switches.drain(..).map(|switch| switch.turn).collect()
+        self.switches.drain(..).map(|switch| *switch.turn).collect()
     }
 
     /// Something is to be told at a change that is ahead.
