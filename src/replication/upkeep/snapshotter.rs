@@ -1,5 +1,6 @@
 //! When a snapshot is taken and how far the log is purged; how much has been set aside.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,8 +61,6 @@ impl Snapshotter {
         // Entry of the newest snapshot that was asked for: one at a time.
         let mut asked = None;
         let mut newest_before = None;
-        // What stood in the log at the start is applied at full speed; a snapshot on the way through
-        // it would hold up the start and be of use to nobody.
         let at_start = self.log.next_index();
         let mut set_aside = tokio::time::interval(QUARANTINE_EVERY);
         let mut told_at = QUARANTINE_BYTES_TOLD;
@@ -90,14 +89,16 @@ impl Snapshotter {
             if newest < std::mem::replace(&mut newest_before, newest) {
                 asked = None;
             }
-            // Without one that the log goes on from nobody who is behind could catch up here.
-            let next = newest.map_or(0, |index| index + 1);
-            let uncovered = self.log.first_index() > next;
-            let grown = log_bytes_after(&self.log.segments(), newest);
-            let started =
-                applied.map_or(0, |applied| applied + 1) >= at_start.min(self.log.next_index());
-            let long = grown >= every && started;
-            let due = (long || uncovered) && applied > newest;
+            let segments = self.log.segments();
+            let look = Look {
+                newest,
+                applied,
+                log: self.log.first_index()..self.log.next_index(),
+                grown: log_bytes_after(&segments, newest),
+                every,
+                at_start,
+            };
+            let due = look.is_due();
             if due && (asked.is_none() || newest >= asked) {
                 asked = applied;
                 if self.raft.trigger().snapshot().await.is_err() {
@@ -176,6 +177,32 @@ impl Snapshotter {
     }
 }
 
+/// What decides whether a snapshot is due.
+#[derive(Debug, Clone)]
+struct Look {
+    /// The entry of the newest snapshot.
+    newest: Option<u64>,
+    applied: Option<u64>,
+    log: Range<u64>,
+    /// Bytes of log that the newest does not cover.
+    grown: u64,
+    /// How many make the next one due.
+    every: u64,
+    /// Where the log ended when the node started.
+    at_start: u64,
+}
+
+impl Look {
+    fn is_due(&self) -> bool {
+        // Without one that the log goes on from nobody who is behind could catch up here.
+        let uncovered = self.log.start > self.newest.map_or(0, |index| index + 1);
+        // What stood in the log at the start is applied at full speed; a snapshot on the way through
+        // it would hold up the start and be of use to nobody. What was cut since is not waited for.
+        let started = self.applied.map_or(0, |index| index + 1) >= self.at_start.min(self.log.end);
+        (uncovered || self.grown >= self.every && started) && self.applied > self.newest
+    }
+}
+
 /// The bytes of log after which the next snapshot is due, by the size of the newest.
 fn snapshot_every(retention: &Retention, newest_bytes: Option<u64>) -> u64 {
     let by_size = newest_bytes.unwrap_or(0).saturating_mul(LOG_PER_SNAPSHOT);
@@ -227,6 +254,31 @@ mod tests {
                 sealed: id < 3,
             })
             .collect()
+    }
+
+    #[test]
+    fn none_is_due_on_the_way_through_the_log_at_a_start() {
+        let usual = Look {
+            newest: Some(9),
+            applied: Some(39),
+            log: 0..40,
+            grown: 300,
+            every: 300,
+            at_start: 40,
+        };
+        assert!(usual.is_due());
+        assert!(!Look { grown: 299, ..usual.clone() }.is_due());
+        assert!(
+            !Look { applied: Some(38), ..usual.clone() }.is_due(),
+            "one entry is still to come"
+        );
+        assert!(!Look { applied: None, ..usual.clone() }.is_due());
+        // The end of what stood in the log was cut by a new leader.
+        assert!(Look { applied: Some(34), log: 0..35, ..usual.clone() }.is_due());
+        assert!(!Look { applied: Some(9), log: 0..10, ..usual.clone() }.is_due(), "nothing is new");
+        // The log does not go on from the newest: that cannot wait.
+        assert!(Look { applied: Some(20), log: 11..40, grown: 0, ..usual.clone() }.is_due());
+        assert!(!Look { applied: Some(20), log: 10..40, grown: 0, ..usual }.is_due());
     }
 
     #[test]

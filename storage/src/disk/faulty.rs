@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -218,5 +219,10 @@ impl DiskFile for FaultyFile {
     fn size(&self) -> io::Result<u64> {
         self.disk.call(DiskOperation::Size, false)?;
         self.inner.size()
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        self.disk.call(DiskOperation::Read, false)?;
+        self.inner.next_data(offset)
     }
 }

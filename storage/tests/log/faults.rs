@@ -231,3 +231,28 @@ fn a_flipped_bit_is_found_by_the_read_and_never_served() {
     assert!(matches!(log.log.read(0..1, 1), Err(ReadError::Disk(_))));
     assert!(log.log.read(0..1, 1).is_ok());
 }
+
+#[test]
+fn an_opening_that_cannot_read_says_so_and_changes_nothing() {
+    let (faulty, _, disk) = faulty();
+    let mut log = Driven::open(&disk, Path::new(DIR));
+    log.append(entries(0..60, 1));
+    drop(log);
+    let (mut number, mut refused) = (0, 0);
+    loop {
+        number += 1;
+        let before = faulty.calls(DiskOperation::Read);
+        faulty.fail(DiskOperation::Read, number, FaultKind::Io);
+        match Driven::open_with(&disk, Path::new(DIR), options()) {
+            Err(error) => {
+                assert!(error.to_string().starts_with("read of log/"), "{error}");
+                refused += 1;
+            }
+            Ok(_) if faulty.calls(DiskOperation::Read) - before < number => break,
+            // What could not be read is there twice.
+            Ok(log) => assert_eq!(log.contents(), entries(0..60, 1), "read {number}"),
+        }
+        assert!(number < 1_000, "opening reads without end");
+    }
+    assert!(refused > 3, "{refused} of {number} reads were missed");
+}
