@@ -8,7 +8,10 @@ use crate::record::{Position, RecordKind, write_durable_mark, write_mark};
 
 /// Groups up to this many bytes are written over zeros; with larger ones the zeros would cost more
 /// than they save.
-const SMALL_GROUP_BYTES: usize = 64 << 10;
+const SMALL_GROUP_BYTES: usize = 32 << 10;
+
+/// Small groups in a row after which zeros are worth it: between large ones they are used up by those.
+const SMALL_GROUPS_MIN: u32 = 8;
 
 /// How far behind the end of a small group zeros are written, when it comes to bytes that were only
 /// reserved. The flush of a first write also has to record that the space is no longer empty; with
@@ -30,6 +33,8 @@ pub(crate) struct ActiveSegment {
     allocated: u64,
     /// Bytes up to here, within what is reserved, have been written at least once.
     written: u64,
+    /// Small groups since the last large one.
+    small_groups: u32,
 }
 
 /// What stands before the first group of a segment.
@@ -121,7 +126,8 @@ impl ActiveSegment {
     /// what is appended first.
     pub(crate) fn begin(header: SegmentHeader, file: NamedFile, segment_bytes: u64) -> Self {
         let crc = crc32fast::Hasher::new();
-        Self { header, file, end: 0, records: 0, crc, allocated: segment_bytes, written: 0 }
+        let allocated = segment_bytes;
+        Self { header, file, end: 0, records: 0, crc, allocated, written: 0, small_groups: 0 }
     }
 
     /// Gives a prepared segment its name, durable.
@@ -142,7 +148,7 @@ impl ActiveSegment {
         records: u64,
         crc: crc32fast::Hasher,
     ) -> Self {
-        Self { header, file, end, records, crc, allocated: end, written: end }
+        Self { header, file, end, records, crc, allocated: end, written: end, small_groups: 0 }
     }
 
     pub(crate) fn header(&self) -> &SegmentHeader {
@@ -179,6 +185,8 @@ impl ActiveSegment {
         self.file.sync()?;
         self.end = end;
         self.written = self.written.max(end + zeros as u64);
+        let small = bytes.len() <= SMALL_GROUP_BYTES;
+        self.small_groups = if small { self.small_groups.saturating_add(1) } else { 0 };
         self.records += records;
         self.crc.update(bytes);
         Ok(())
@@ -187,7 +195,8 @@ impl ActiveSegment {
     /// How many zeros are to follow a group that is written at the end.
     fn zeros_after(&self, bytes: usize) -> usize {
         let end = self.end + bytes as u64;
-        if bytes > SMALL_GROUP_BYTES || end <= self.written {
+        let few = self.small_groups < SMALL_GROUPS_MIN;
+        if few || bytes > SMALL_GROUP_BYTES || end <= self.written {
             return 0;
         }
         let ahead = (end + ZEROS_AHEAD_BYTES).min(self.allocated);
@@ -268,13 +277,18 @@ mod tests {
     #[test]
     fn small_groups_are_written_over_zeros_and_large_ones_are_not() {
         let (mut segment, disk) = segment();
-        assert_eq!(writes(&mut segment, &disk, 300), 2, "the first also writes zeros ahead");
+        for number in 0..SMALL_GROUPS_MIN {
+            assert_eq!(writes(&mut segment, &disk, 300), 1, "number {number}");
+        }
+        assert_eq!(writes(&mut segment, &disk, 300), 2, "this one also writes zeros ahead");
         let over_them = ZEROS_AHEAD_BYTES as usize / 1_000;
         for number in 0..over_them {
             assert_eq!(writes(&mut segment, &disk, 1_000), 1, "number {number}");
         }
         assert_eq!(writes(&mut segment, &disk, 1_000), 2, "the zeros are used up");
-        assert_eq!(writes(&mut segment, &disk, SMALL_GROUP_BYTES + 1), 1);
+        let past_the_zeros = ZEROS_AHEAD_BYTES as usize;
+        assert_eq!(writes(&mut segment, &disk, past_the_zeros), 1);
+        assert_eq!(writes(&mut segment, &disk, 1_000), 1, "larger ones may follow");
         let end = usize::try_from(segment.end()).unwrap();
         let mut content = vec![1; SEGMENT_BYTES as usize + 1];
         let size = segment.file().read(&mut content, 0).unwrap();
@@ -286,7 +300,10 @@ mod tests {
     #[test]
     fn zeros_stay_within_what_is_reserved() {
         let (mut segment, disk) = segment();
-        segment.append(&vec![7; SEGMENT_BYTES as usize - 5_000], 1).unwrap();
+        segment.append(&vec![7; SEGMENT_BYTES as usize - 6_000], 1).unwrap();
+        for _ in 0..SMALL_GROUPS_MIN {
+            segment.append(&[7; 125], 1).unwrap();
+        }
         assert_eq!(writes(&mut segment, &disk, 1_000), 2);
         assert_eq!(writes(&mut segment, &disk, 4_000), 1, "up to the last byte");
         assert_eq!(segment.file().size().unwrap(), SEGMENT_BYTES);
