@@ -178,7 +178,7 @@ impl Snapshotter {
 }
 
 /// What decides whether a snapshot is due.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Look {
     /// The entry of the newest snapshot.
     newest: Option<u64>,
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn none_is_due_on_the_way_through_the_log_at_a_start() {
-        let usual = Look {
+        let usual = || Look {
             newest: Some(9),
             applied: Some(39),
             log: 0..40,
@@ -266,19 +266,16 @@ mod tests {
             every: 300,
             at_start: 40,
         };
-        assert!(usual.is_due());
-        assert!(!Look { grown: 299, ..usual.clone() }.is_due());
-        assert!(
-            !Look { applied: Some(38), ..usual.clone() }.is_due(),
-            "one entry is still to come"
-        );
-        assert!(!Look { applied: None, ..usual.clone() }.is_due());
+        assert!(usual().is_due());
+        assert!(!Look { grown: 299, ..usual() }.is_due());
+        assert!(!Look { applied: Some(38), ..usual() }.is_due(), "one entry is still to come");
+        assert!(!Look { applied: None, ..usual() }.is_due());
         // The end of what stood in the log was cut by a new leader.
-        assert!(Look { applied: Some(34), log: 0..35, ..usual.clone() }.is_due());
-        assert!(!Look { applied: Some(9), log: 0..10, ..usual.clone() }.is_due(), "nothing is new");
+        assert!(Look { applied: Some(34), log: 0..35, ..usual() }.is_due());
+        assert!(!Look { applied: Some(9), log: 0..10, ..usual() }.is_due(), "nothing is new");
         // The log does not go on from the newest: that cannot wait.
-        assert!(Look { applied: Some(20), log: 11..40, grown: 0, ..usual.clone() }.is_due());
-        assert!(!Look { applied: Some(20), log: 10..40, grown: 0, ..usual }.is_due());
+        assert!(Look { applied: Some(20), log: 11..40, grown: 0, ..usual() }.is_due());
+        assert!(!Look { applied: Some(20), log: 10..40, grown: 0, ..usual() }.is_due());
     }
 
     #[test]
