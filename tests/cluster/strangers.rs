@@ -104,6 +104,9 @@ async fn peers_that_do_not_belong_are_refused_named_and_audited() {
     // One thread: the node's tasks log here too.
     let _guard =
         tracing::subscriber::set_default(tracing_subscriber::registry().with(audit.clone()));
+    // With a single dispatcher in the process, the thread that comes to an event first decides for
+    // all whether anyone wants it: here another test's, which listens to nothing.
+    let _another = tracing::Dispatch::new(tracing_subscriber::registry());
     let mut stage = Stage::new(1, &["n1"]);
     stage.start(&["n1"]).await;
     let mut writer = Writer::open(stage.node("n1"), 7).await;
