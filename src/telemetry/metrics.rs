@@ -161,6 +161,11 @@ pub fn connection_refused(edge: &'static str) {
     counter!("quorate_connections_refused_total", "edge" => edge).increment(1);
 }
 
+/// First packets of connections were dropped, since as many as may were waiting for their turn.
+pub fn first_packets_dropped(edge: &'static str, count: usize) {
+    counter!("quorate_first_packets_dropped_total", "edge" => edge).increment(count as u64);
+}
+
 /// A handshake failed or took too long.
 pub fn handshake_failed(edge: &'static str) {
     counter!("quorate_handshakes_failed_total", "edge" => edge).increment(1);

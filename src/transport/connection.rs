@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::endpoint::Slot;
 use super::error::Closed;
 use super::frame_receiver::{FrameReceiver, ReceiveHalf};
 use super::frame_sender::{FrameSender, SendHalf};
+use super::load::Slot;
 use super::profile::Edge;
 use super::simulated;
 

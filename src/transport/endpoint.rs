@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use quinn::Runtime as _;
 use quinn::crypto::HmacKey;
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
@@ -15,11 +15,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::connection::{CloseCode, Connection};
 use super::error::{AcceptError, BindError, Closed, ConnectError};
+use super::front_door::FrontDoor;
+use super::load::{EndpointLimits, Load, Slot};
 use super::profile::{Edge, HANDSHAKE_TIMEOUT, PACKET_BYTES_MAX};
 use super::simulated;
-use super::strangers::{Standing, Strangers, network_of};
+use super::strangers::Standing;
 use super::tls::{ClientTls, ServerTls};
-use crate::clock::Clock;
 use crate::telemetry::{event, metrics};
 
 /// What is asked of the kernel for each direction of a socket; with its default of some 200 KiB one
@@ -28,34 +29,6 @@ const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// TLS's numbers for certificates that are not good, not trusted or not there (RFC 8446 §6).
 const CERTIFICATE_ALERTS: [u8; 7] = [42, 43, 44, 45, 46, 48, 116];
-
-/// How many strangers and friends an endpoint takes.
-#[derive(Debug, Clone)]
-pub struct EndpointLimits {
-    /// Connections, half-open ones included; more are refused.
-    pub connections_max: usize,
-    /// Handshakes under way from which on an address must show that it can receive (retry). Less
-    /// than what the layer above takes at once, or forged addresses alone could fill it.
-    pub unvalidated_max: usize,
-    /// Connections of one address, or one IPv6 network, that are not introduced yet. More than
-    /// `unvalidated_max`, or forged addresses could shut a true one out; less than what the layer
-    /// above takes at once, or one address could.
-    pub strangers_per_address_max: usize,
-    /// Addresses that many have in common (load balancers, address translation): what one behind them
-    /// does is not held against the others, so nothing is counted by these.
-    pub proxies: Vec<IpNet>,
-}
-
-impl Default for EndpointLimits {
-    fn default() -> Self {
-        Self {
-            connections_max: 20_000,
-            unvalidated_max: 64,
-            strangers_per_address_max: 128,
-            proxies: Vec::new(),
-        }
-    }
-}
 
 /// A secret that outlives the process: with it a restarted node tells the peers of its former
 /// connections at once that it has forgotten them.
@@ -107,46 +80,6 @@ enum Inner {
     Simulated(simulated::Socket),
 }
 
-/// Connections that an endpoint has let in.
-#[derive(Debug)]
-struct Load {
-    limits: EndpointLimits,
-    connections: AtomicUsize,
-    half_open: AtomicUsize,
-    strangers: Mutex<Strangers>,
-    clock: Clock,
-}
-
-impl Load {
-    fn new(limits: EndpointLimits) -> Self {
-        Self {
-            connections: AtomicUsize::new(0),
-            half_open: AtomicUsize::new(0),
-            strangers: Mutex::new(Strangers::new(limits.strangers_per_address_max)),
-            limits,
-            clock: Clock::system(),
-        }
-    }
-
-    fn strangers(&self) -> MutexGuard<'_, Strangers> {
-        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whom an address is held against; none: nobody, as many have it in common.
-    fn network(&self, address: SocketAddr) -> Option<IpAddr> {
-        let is_shared =
-            self.limits.proxies.iter().any(|proxy| proxy.contains(&address.ip().to_canonical()));
-        (!is_shared).then(|| network_of(address))
-    }
-
-    fn standing(&self, address: SocketAddr) -> Standing {
-        let network = self.network(address);
-        network.map_or(Standing::Welcome, |network| {
-            self.strangers().standing(network, self.clock.now())
-        })
-    }
-}
-
 impl Endpoint {
     /// Listens on `address` (port 0 for any free one) and can dial from the same socket. Needs a
     /// runtime.
@@ -195,13 +128,15 @@ impl Endpoint {
             None => quinn::EndpointConfig::default(),
         };
         config.max_udp_payload_size(PACKET_BYTES_MAX).map_err(|_| unusable(packet_size()))?;
-        let inner = quinn::Endpoint::new(
-            config,
-            tls.map(ServerTls::config),
-            socket,
-            Arc::new(quinn::TokioRuntime),
-        )
-        .map_err(unusable)?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let mut socket = runtime.wrap_udp_socket(socket).map_err(unusable)?;
+        if tls.is_some() {
+            socket = Arc::new(FrontDoor::new(socket, edge, Arc::clone(&load)));
+        }
+        let config_of_server = tls.map(ServerTls::config);
+        let inner =
+            quinn::Endpoint::new_with_abstract_socket(config, config_of_server, socket, runtime)
+                .map_err(unusable)?;
         let local = inner.local_addr().map_err(unusable)?;
         tracing::info!(
             event = event::SOCKET_BOUND,
@@ -259,7 +194,7 @@ impl Endpoint {
                 }
             };
             let slot = match standing {
-                Standing::Welcome => self.slot(incoming.remote()),
+                Standing::Welcome => self.load.slot(incoming.remote()),
                 Standing::Crowded | Standing::Barred => None,
             };
             let Some(slot) = slot else {
@@ -273,20 +208,6 @@ impl Endpoint {
             };
             return Some(Accepting { incoming, edge: self.edge, slot });
         }
-    }
-
-    fn slot(&self, address: SocketAddr) -> Option<Slot> {
-        let network = self.load.network(address);
-        let max = self.load.limits.connections_max;
-        let taken = self.load.connections.fetch_add(1, Ordering::Relaxed);
-        self.load.half_open.fetch_add(1, Ordering::Relaxed);
-        if let Some(network) = network {
-            self.load.strangers().came(network);
-        }
-        let load = Arc::clone(&self.load);
-        let slot = Slot { load, half_open: true, network, is_stranger: AtomicBool::new(true) };
-        // Over the limit the slot is given back by its drop.
-        (taken < max).then_some(slot)
     }
 
     /// Dials `address` and verifies that its certificate is for `server_name`.
@@ -443,53 +364,6 @@ impl Accepting {
             Err(_) => metrics::handshake_failed(edge.label()),
         }
         result
-    }
-}
-
-/// One connection's place under the endpoint's limit, given back on drop.
-#[derive(Debug)]
-pub(super) struct Slot {
-    load: Arc<Load>,
-    half_open: bool,
-    /// None: one of those behind a proxy.
-    network: Option<IpAddr>,
-    is_stranger: AtomicBool,
-}
-
-impl Slot {
-    /// The layer above knows who it is.
-    pub(super) fn introduced(&self) {
-        if self.is_stranger.swap(false, Ordering::Relaxed)
-            && let Some(network) = self.network
-        {
-            self.load.strangers().is_stranger_no_more(network);
-        }
-    }
-
-    /// Whom it is held against.
-    pub(super) fn network(&self) -> Option<IpAddr> {
-        self.network
-    }
-
-    /// What came over the connection was wrong.
-    pub(super) fn at_fault(&self) {
-        if let Some(network) = self.network {
-            self.load.strangers().at_fault(network, self.load.clock.now());
-        }
-    }
-
-    fn handshake_done(&mut self) {
-        if std::mem::take(&mut self.half_open) {
-            self.load.half_open.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.handshake_done();
-        self.introduced();
-        self.load.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

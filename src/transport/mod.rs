@@ -13,17 +13,21 @@ mod endpoint;
 mod error;
 mod frame_receiver;
 mod frame_sender;
+mod front_door;
+mod load;
 pub mod profile;
 #[doc(hidden)]
 pub mod simulated;
 mod strangers;
 pub mod tls;
+mod waiting_room;
 
 #[cfg(all(test, feature = "server"))]
 mod tests;
 
 pub use connection::{CloseCode, Connection, ConnectionStats};
-pub use endpoint::{Accepting, Endpoint, EndpointLimits, ResetKey, SocketBuffers};
+pub use endpoint::{Accepting, Endpoint, ResetKey, SocketBuffers};
 pub use error::{AcceptError, BindError, Closed, ConnectError, ReceiveError, SendError, TlsError};
 pub use frame_receiver::{Frame, FrameReceiver};
 pub use frame_sender::{ABANDONED, FrameSender, Priority, QUEUED_BYTES_MAX};
+pub use load::EndpointLimits;

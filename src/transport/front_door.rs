@@ -1,0 +1,301 @@
+//! The socket of an endpoint that listens: strangers wait, those who are known go ahead.
+//!
+//! All packets of an endpoint go through one task. Some dozens of first packets that come at once
+//! would hold up whatever comes behind them, so they are taken out of what was received, and a few of
+//! them go in at a time.
+
+use std::future::Future as _;
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use tokio::time::{Instant, Sleep};
+
+use super::load::Load;
+use super::profile::Edge;
+use super::waiting_room::{ENTRIES_AT_ONCE, WaitingRoom};
+use crate::telemetry::metrics;
+
+/// A socket behind which strangers wait.
+#[derive(Debug)]
+pub(super) struct FrontDoor {
+    socket: Arc<dyn AsyncUdpSocket>,
+    edge: Edge,
+    load: Arc<Load>,
+    /// Of the one task that receives.
+    hall: Mutex<Hall>,
+}
+
+#[derive(Debug)]
+struct Hall {
+    room: WaitingRoom,
+    /// Rings when the next one may go in; none before somebody had to wait.
+    bell: Option<Pin<Box<Sleep>>>,
+}
+
+impl FrontDoor {
+    pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>, edge: Edge, load: Arc<Load>) -> Self {
+        let hall = Hall { room: WaitingRoom::new(load.clock.now()), bell: None };
+        Self { socket, edge, load, hall: Mutex::new(hall) }
+    }
+
+    /// Takes first packets out of what was received: how many buffers are left, which are moved to
+    /// the front.
+    fn sort_out(
+        &self,
+        room: &mut WaitingRoom,
+        received: usize,
+        buffers: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> usize {
+        let (mut kept, mut dropped) = (0, 0);
+        for at in 0..received {
+            let (Some(buffer), Some(&meta)) = (buffers.get(at), metas.get(at)) else { break };
+            let Some(bytes) = buffer.get(..meta.len) else { break };
+            let datagrams = || bytes.chunks(meta.stride.max(1));
+            if datagrams().any(is_first) {
+                // Several of one sender can come as one: each waits for itself.
+                let network = self.load.network(meta.addr);
+                dropped += datagrams().filter(|one| !room.came(network, meta, one)).count();
+            } else {
+                buffers.swap(kept, at);
+                metas.swap(kept, at);
+                kept += 1;
+            }
+        }
+        if dropped > 0 {
+            metrics::first_packets_dropped(self.edge.label(), dropped);
+        }
+        kept
+    }
+}
+
+impl AsyncUdpSocket for FrontDoor {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Arc::clone(&self.socket).create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.socket.try_send(transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        context: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut hall = self.hall.lock().unwrap_or_else(PoisonError::into_inner);
+        let Hall { room, bell } = &mut *hall;
+        // However many others come, there is room for those whose turn it is.
+        let reserved = if room.is_empty() { 0 } else { ENTRIES_AT_ONCE as usize };
+        let most = buffers.len().min(metas.len());
+        let others = most - reserved.min(most / 2);
+        let of_others = (buffers.split_at_mut(others).0, metas.split_at_mut(others).0);
+        let received = self.socket.poll_recv(context, of_others.0, of_others.1);
+        let (mut filled, is_clean) = match received {
+            Poll::Ready(Ok(received)) => (self.sort_out(room, received, buffers, metas), false),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => (0, true),
+        };
+        if room.is_empty() && is_clean {
+            return Poll::Pending;
+        }
+        let now = self.load.clock.now();
+        for (buffer, meta) in buffers.iter_mut().zip(metas).skip(filled) {
+            let Some((head, datagram)) = room.next(now) else { break };
+            // It came in one of these, and they are all of one size.
+            let Some(space) = buffer.get_mut(..datagram.len()) else { continue };
+            space.copy_from_slice(&datagram);
+            *meta = head;
+            filled += 1;
+        }
+        if filled > 0 {
+            return Poll::Ready(Ok(filled));
+        }
+        if !is_clean {
+            // Strangers only: this thread's other tasks first, then what is left in the socket.
+            context.waker().wake_by_ref();
+        } else if !room.is_empty() {
+            ring(bell, room.next_entry(), context);
+        }
+        Poll::Pending
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.socket.max_transmit_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.socket.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.socket.may_fragment()
+    }
+}
+
+/// Wakes the task at a time.
+fn ring(bell: &mut Option<Pin<Box<Sleep>>>, at: Instant, context: &mut Context<'_>) {
+    let bell = bell.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+    bell.as_mut().reset(at);
+    if bell.as_mut().poll(context).is_ready() {
+        context.waker().wake_by_ref();
+    }
+}
+
+/// Whether a datagram would begin a connection, or be answered as one that tries to: a long header
+/// (RFC 9000 §17.2) of the type Initial, or of a version that is not spoken here.
+fn is_first(datagram: &[u8]) -> bool {
+    const LONG: u8 = 0x80;
+    const TYPE: u8 = 0x30;
+    const VERSION: [u8; 4] = 1_u32.to_be_bytes();
+    datagram.first().is_some_and(|first| {
+        first & LONG != 0 && (first & TYPE == 0 || datagram.get(1..5) != Some(&VERSION))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    use futures::task::noop_waker;
+
+    use super::*;
+    use crate::transport::EndpointLimits;
+
+    const FIRST: u8 = 0xc0;
+    const KNOWN: u8 = 0x40;
+
+    type Batch = Vec<(RecvMeta, Vec<u8>)>;
+
+    /// What came, one batch at a time.
+    #[derive(Debug, Default)]
+    struct Script(Mutex<VecDeque<Batch>>);
+
+    impl AsyncUdpSocket for Script {
+        fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+            unreachable!("nothing is sent")
+        }
+
+        fn try_send(&self, _: &Transmit<'_>) -> io::Result<()> {
+            unreachable!("nothing is sent")
+        }
+
+        fn poll_recv(
+            &self,
+            _: &mut Context<'_>,
+            buffers: &mut [IoSliceMut<'_>],
+            metas: &mut [RecvMeta],
+        ) -> Poll<io::Result<usize>> {
+            let mut batches = self.0.lock().unwrap();
+            let Some(batch) = batches.front_mut() else { return Poll::Pending };
+            let count = batch.len().min(buffers.len());
+            for (at, (meta, bytes)) in batch.drain(..count).enumerate() {
+                buffers[at][..bytes.len()].copy_from_slice(&bytes);
+                metas[at] = meta;
+            }
+            if batch.is_empty() {
+                batches.pop_front();
+            }
+            Poll::Ready(Ok(count))
+        }
+
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            Ok(([127, 0, 0, 1], 1).into())
+        }
+    }
+
+    /// Bytes of its own kind and number, from an address.
+    fn datagram(kind: u8, address: u8, number: u8) -> (RecvMeta, Vec<u8>) {
+        let bytes = vec![kind, 0, 0, 0, 1, number];
+        let addr = ([10, 0, 0, address], 1).into();
+        (RecvMeta { addr, len: bytes.len(), stride: bytes.len(), ..RecvMeta::default() }, bytes)
+    }
+
+    fn door() -> (FrontDoor, Arc<Script>) {
+        let script = Arc::new(Script::default());
+        let load = Arc::new(Load::new(EndpointLimits::default()));
+        let socket: Arc<dyn AsyncUdpSocket> = Arc::<Script>::clone(&script);
+        (FrontDoor::new(socket, Edge::Client, load), script)
+    }
+
+    /// What one call hands over; none: it is to be woken.
+    fn receive(door: &FrontDoor) -> Option<Vec<(SocketAddr, Vec<u8>)>> {
+        let mut space = vec![[0; 64]; 32];
+        let mut buffers: Vec<IoSliceMut<'_>> =
+            space.iter_mut().map(|space| IoSliceMut::new(space)).collect();
+        let mut metas = [RecvMeta::default(); 32];
+        let waker = noop_waker();
+        let mut context = Context::from_waker(&waker);
+        match door.poll_recv(&mut context, &mut buffers, &mut metas) {
+            Poll::Ready(result) => {
+                let received = buffers.iter().zip(&metas).take(result.unwrap());
+                Some(received.map(|(it, meta)| (meta.addr, it[..meta.len].to_vec())).collect())
+            }
+            Poll::Pending => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_are_known_go_ahead_of_strangers_who_came_before() {
+        let (door, script) = door();
+        let mut came: Vec<_> = (0..30).map(|number| datagram(FIRST, 1, number)).collect();
+        came.push(datagram(KNOWN, 2, 0));
+        let more = (0..100).map(|number| datagram(FIRST, 1, 30 + number));
+        let last = vec![datagram(KNOWN, 2, 1), datagram(FIRST, 3, 0)];
+        script.0.lock().unwrap().extend([came, more.collect(), last]);
+        let at_once = ENTRIES_AT_ONCE as usize;
+        let first = receive(&door).unwrap();
+        assert_eq!(first[0].1, datagram(KNOWN, 2, 0).1);
+        assert_eq!(first.len(), 1 + at_once);
+        // Strangers alone: the call hands over nothing, and is made again.
+        let second = (0..10).find_map(|_| receive(&door)).unwrap();
+        assert_eq!(second, [datagram(KNOWN, 2, 1)].map(|(meta, bytes)| (meta.addr, bytes)));
+        assert_eq!(receive(&door), None);
+        // In time they go in, and whoever came last from elsewhere does not wait for all of them.
+        let mut order = Vec::new();
+        while !door.hall.lock().unwrap().room.is_empty() {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            order.extend(receive(&door).into_iter().flatten().map(|(from, _)| from));
+        }
+        assert_eq!(order.len(), 130 - at_once + 1);
+        let elsewhere = order.iter().position(|from| from.ip().to_string() == "10.0.0.3").unwrap();
+        assert_eq!(elsewhere, 1);
+        assert_eq!(receive(&door), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn several_in_one_buffer_wait_one_by_one() {
+        let (door, script) = door();
+        let (meta, first) = datagram(FIRST, 1, 0);
+        let bytes = first.repeat(ENTRIES_AT_ONCE as usize + 2);
+        let meta = RecvMeta { len: bytes.len(), ..meta };
+        script.0.lock().unwrap().push_back(vec![(meta, bytes)]);
+        let received = receive(&door).unwrap();
+        assert_eq!(received.len(), ENTRIES_AT_ONCE as usize);
+        assert!(received.iter().all(|(_, bytes)| *bytes == first));
+        assert_eq!(receive(&door), None);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(receive(&door).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_begins_a_connection_is_known_by_its_first_bytes() {
+        assert!(is_first(&[0xc0, 0, 0, 0, 1, 8]), "an Initial");
+        assert!(is_first(&[0xe0, 0, 0, 0, 2, 8]), "of another version");
+        assert!(is_first(&[0x80]), "cut off");
+        assert!(!is_first(&[0xe0, 0, 0, 0, 1, 8]), "a Handshake");
+        assert!(!is_first(&[0x40, 0, 0, 0, 1, 8]), "of a connection that is there");
+        assert!(!is_first(&[]));
+    }
+}

@@ -1,0 +1,169 @@
+//! First packets of connections that have not been taken up yet. Pure.
+//!
+//! The first packet of a connection costs the endpoint ten times what a packet of a known one does
+//! (keys, and an answer), and everybody can send one. So they wait here: so many a second go in, the
+//! networks that they come from in turn, and one that sends more than its share waits for itself.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use quinn::udp::RecvMeta;
+use tokio::time::Instant;
+
+use crate::entropy::HashMap;
+
+/// First packets that go in, in a second: some tenth of a core.
+pub(super) const ENTRIES_PER_S: u32 = 4_000;
+/// So many go in at once where none did for a while.
+pub(super) const ENTRIES_AT_ONCE: u32 = 8;
+/// First packets of one network that wait; what it sends beyond is dropped, as a full socket would
+/// drop it, and whoever means to come in sends it again.
+pub(super) const WAITING_PER_NETWORK_MAX: usize = 256;
+/// Bytes of first packets that wait.
+pub(super) const WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// A datagram, and where it came from.
+pub(super) type Knock = (RecvMeta, Box<[u8]>);
+/// Whom an address is held against; none: many that have one in common.
+pub(super) type Network = Option<IpAddr>;
+
+/// The first packets that wait.
+#[derive(Debug)]
+pub(super) struct WaitingRoom {
+    /// No network stays with none.
+    knocks: HashMap<Network, VecDeque<Knock>>,
+    /// The networks of `knocks`, in the order of their turns.
+    turns: VecDeque<Network>,
+    bytes: usize,
+    /// How long ago the first of those that may go in now could have, at most.
+    credit_since: Instant,
+}
+
+impl WaitingRoom {
+    /// Nobody waits.
+    pub(super) fn new(now: Instant) -> Self {
+        let credit_since = now.checked_sub(pace() * ENTRIES_AT_ONCE).unwrap_or(now);
+        Self { knocks: HashMap::default(), turns: VecDeque::new(), bytes: 0, credit_since }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.turns.is_empty()
+    }
+
+    /// One has come: whether there is room for it.
+    pub(super) fn came(&mut self, network: Network, meta: RecvMeta, datagram: &[u8]) -> bool {
+        if self.bytes + datagram.len() > WAITING_BYTES_MAX {
+            return false;
+        }
+        let knocks = self.knocks.entry(network).or_default();
+        if knocks.is_empty() {
+            self.turns.push_back(network);
+        } else if network.is_some() && knocks.len() >= WAITING_PER_NETWORK_MAX {
+            return false;
+        }
+        self.bytes += datagram.len();
+        let meta = RecvMeta { len: datagram.len(), stride: datagram.len(), ..meta };
+        knocks.push_back((meta, datagram.into()));
+        true
+    }
+
+    /// Whose turn it is, if one may go in now.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Knock> {
+        if now < self.next_entry() {
+            return None;
+        }
+        let network = self.turns.pop_front()?;
+        let knocks = self.knocks.get_mut(&network)?;
+        let knock = knocks.pop_front();
+        if knocks.is_empty() {
+            self.knocks.remove(&network);
+        } else {
+            self.turns.push_back(network);
+        }
+        let (_, datagram) = knock.as_ref()?;
+        self.bytes -= datagram.len();
+        let oldest = now.checked_sub(pace() * ENTRIES_AT_ONCE).unwrap_or(now);
+        self.credit_since = self.credit_since.max(oldest) + pace();
+        knock
+    }
+
+    /// When one may go in again.
+    pub(super) fn next_entry(&self) -> Instant {
+        self.credit_since + pace()
+    }
+}
+
+fn pace() -> Duration {
+    Duration::from_secs(1) / ENTRIES_PER_S
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    fn network(number: u32) -> Network {
+        Some(IpAddr::V4(number.into()))
+    }
+
+    fn come(room: &mut WaitingRoom, number: u32, datagram: &[u8]) -> bool {
+        room.came(network(number), RecvMeta::default(), datagram)
+    }
+
+    #[test]
+    fn networks_take_turns() {
+        let now = Clock::system().now();
+        let mut room = WaitingRoom::new(now);
+        for datagram in [b"1a", b"1b", b"1c"] {
+            assert!(come(&mut room, 1, datagram));
+        }
+        assert!(come(&mut room, 2, b"2a"));
+        let order: Vec<_> = std::iter::from_fn(|| room.next(now)).map(|(_, bytes)| bytes).collect();
+        assert_eq!(order.concat(), b"1a2a1b1c");
+        assert!(room.is_empty() && room.knocks.is_empty());
+        assert_eq!(room.bytes, 0);
+    }
+
+    #[test]
+    fn so_many_go_in_at_once_and_so_many_a_second() {
+        let now = Clock::system().now();
+        let mut room = WaitingRoom::new(now);
+        let entered = |room: &mut WaitingRoom, now| {
+            while come(room, 1, b"x") {}
+            std::iter::from_fn(|| room.next(now)).count()
+        };
+        assert_eq!(entered(&mut room, now), ENTRIES_AT_ONCE as usize);
+        assert_eq!(entered(&mut room, now), 0);
+        assert!(room.next_entry() > now);
+        let next = room.next_entry();
+        assert_eq!(entered(&mut room, next), 1);
+        // Whoever looks each millisecond lets in as many in a second as it should.
+        let ms = |ms| next + Duration::from_millis(ms);
+        let second: usize = (1..=1_000).map(|at| entered(&mut room, ms(at))).sum();
+        assert_eq!(second, ENTRIES_PER_S as usize);
+        // No more is saved up.
+        assert_eq!(entered(&mut room, ms(60_000)), ENTRIES_AT_ONCE as usize);
+    }
+
+    #[test]
+    fn one_network_fills_its_share_and_all_of_them_the_room() {
+        let now = Clock::system().now();
+        let mut room = WaitingRoom::new(now);
+        let taken = (0..2 * WAITING_PER_NETWORK_MAX).filter(|_| come(&mut room, 1, b"x")).count();
+        assert_eq!(taken, WAITING_PER_NETWORK_MAX);
+        assert!(come(&mut room, 2, b"x"));
+        // Those behind a proxy are many.
+        for _ in 0..2 * WAITING_PER_NETWORK_MAX {
+            assert!(room.came(None, RecvMeta::default(), b"x"));
+        }
+        let datagram = [0; 1_200];
+        let taken = (3..10_000).filter(|number| come(&mut room, *number, &datagram)).count();
+        assert!((1_500..2_000).contains(&taken), "{taken}");
+        assert!(room.bytes <= WAITING_BYTES_MAX);
+        assert_eq!(room.turns.len(), room.knocks.len());
+        // Whoever was turned away left nothing behind.
+        let waiting: usize = room.knocks.values().map(VecDeque::len).sum();
+        assert_eq!(waiting, taken + 3 * WAITING_PER_NETWORK_MAX + 1);
+    }
+}
