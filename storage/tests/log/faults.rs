@@ -206,6 +206,66 @@ fn short_writes_are_finished() {
     assert_eq!(Driven::open(&disk, Path::new(DIR)).contents(), entries(0..20, 1));
 }
 
+/// Zeros that are written ahead of small groups are a write like any other: nothing is acknowledged
+/// on the strength of a call that failed.
+#[test]
+fn what_fails_where_zeros_are_written_ahead_is_survived_or_poisons() {
+    let step_of_one = |log: &mut Driven, index| {
+        let (done, result) = completion();
+        log.log.append(entries(index..index + 1, 1), done).unwrap();
+        (log.writer.step(None), result)
+    };
+    // The group that takes a write more than the others.
+    let (quiet, _, disk) = faulty();
+    let mut log = Driven::open(&disk, Path::new(DIR));
+    let group = (0..30).find(|index| {
+        let before = quiet.calls(DiskOperation::Write);
+        let (step, _) = step_of_one(&mut log, *index);
+        assert!(matches!(step, Step::Flushed { .. }));
+        quiet.calls(DiskOperation::Write) - before == 2
+    });
+    let group = group.expect("zeros were written ahead");
+    for (operation, nth, kind) in [
+        (DiskOperation::Write, 2, FaultKind::Io),
+        (DiskOperation::Write, 2, FaultKind::Full),
+        (DiskOperation::Write, 2, FaultKind::ShortWrite),
+        (DiskOperation::Write, 2, FaultKind::Lie),
+        (DiskOperation::Sync, 1, FaultKind::Io),
+        (DiskOperation::Sync, 1, FaultKind::Full),
+    ] {
+        for seed in 0..20 {
+            let case = format!("{operation} {kind:?}, crash {seed}");
+            let (faulty, simulated, disk) = faulty();
+            let mut log = Driven::open(&disk, Path::new(DIR));
+            for index in 0..group {
+                log.append(entries(index..index + 1, 1));
+            }
+            faulty.fail(operation, nth, kind);
+            let (mut step, result) = step_of_one(&mut log, group);
+            if let Step::Full(_) = step {
+                assert!(result.try_recv().is_err(), "{case}: acknowledged on a full disk");
+                step = log.writer.step(None);
+            }
+            let is_acknowledged = match (step, result.try_recv().unwrap()) {
+                (Step::Flushed { .. }, Ok(())) => true,
+                (Step::Poisoned(_), Err(_)) => false,
+                (step, result) => panic!("{case}: {step:?}, {result:?}"),
+            };
+            let fails = kind == FaultKind::Io || operation == DiskOperation::Sync;
+            assert_eq!(is_acknowledged, !fails, "{case}");
+            drop(log);
+            simulated.crash(seed);
+            let mut log = Driven::open(&disk, Path::new(DIR));
+            let there = log.contents();
+            assert_eq!(there[..group as usize], entries(0..group, 1), "{case}");
+            assert!(there.len() as u64 > group || !is_acknowledged, "{case}");
+            let next = there.len() as u64;
+            log.append(entries(next..next + 20, 1));
+            assert_eq!(log.contents(), entries(0..next + 20, 1), "{case}");
+        }
+    }
+}
+
 #[test]
 fn a_flipped_bit_is_found_by_the_read_and_never_served() {
     let (faulty, _, disk) = faulty();
