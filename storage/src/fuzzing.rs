@@ -13,8 +13,11 @@ use crate::format::{put_u32, put_u64, read_u8, read_u32, read_u64};
 use crate::log::append_log::{Completion, Log, LogOptions};
 use crate::log::group_commit::{Step, Writer};
 use crate::log::rotation::Preparation;
-use crate::record::{self, DURABLE_MARK_BYTES, ENTRY_HEAD_BYTES, FRAME_BYTES, Record, RecordKind};
-use crate::recovery::Tail;
+use crate::record::{
+    self, DURABLE_MARK_BYTES, Damage, ENTRY_HEAD_BYTES, FRAME_BYTES, Record, RecordKind,
+};
+use crate::recovery::loss::accept_loss;
+use crate::recovery::{Hole, Tail};
 use crate::segment::{FOOTER_BYTES, HEADER_BYTES, SegmentHeader, file_name};
 
 const DIR: &str = "log";
@@ -45,8 +48,8 @@ fn record_comes_back(bytes: &[u8]) {
     }
 }
 
-/// Opens a log whose only segment holds any bytes; the first byte says how. Opening again must come
-/// to the same log. Tells how many entries that log has; none if it is refused.
+/// Opens a log whose only segment holds any bytes; the first byte says how. Where it is sealed, its
+/// successor is given up as lost first. Opening again must come to the same log. Tells how many entries that log has; none if it is refused.
 ///
 /// | first byte mod 4 | the segment |
 /// |---|---|
@@ -72,6 +75,13 @@ pub fn segment_open(bytes: &[u8]) -> Option<usize> {
     };
     let _ = SegmentHeader::decode(&content);
     disk.put(&path, content);
+    let missing = |hole: &Hole| hole.segment == 2 && hole.damage == Damage::Missing;
+    if matches!(open(&disk), Err(OpenError::Hole(hole)) if missing(&hole)) {
+        // It is sealed, and its successor is lost.
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let accepted = accept_loss(&shared, Path::new(DIR), &options(), None);
+        accepted.expect("what ends in a sound footer is whole");
+    }
     let (log, _, report) = open(&disk).ok()?;
     let first = contents(&log);
     drop(log);

@@ -16,8 +16,8 @@ use std::time::Duration;
 use quorate_storage::record::chain_of;
 use quorate_storage::snapshot::{Catalogue, Kept, Owner};
 use quorate_storage::{
-    Diagnosis, Disk, Filling, Hole, LogOptions, MendError, OpenError, Record, Wound, begin_after,
-    layout, mend, survey,
+    Beyond, Diagnosis, Disk, Filling, Hole, LogOptions, MendError, OpenError, Record, Wound,
+    begin_after, layout, mend, survey,
 };
 use tokio::sync::mpsc;
 
@@ -43,6 +43,15 @@ pub(in crate::replication) struct Repair {
     pub(in crate::replication) options: LogOptions,
     pub(in crate::replication) peers: Peers,
     pub(in crate::replication) supervisor: Supervisor,
+}
+
+/// A log that a snapshot is to take the place of.
+#[derive(Debug, Clone, Copy)]
+struct Lost {
+    /// It ended before this index, as far as can be told.
+    next_index: u64,
+    /// It may have ended behind that.
+    is_open_ended: bool,
 }
 
 /// Why a peer did not help.
@@ -74,17 +83,20 @@ impl Repair {
     async fn until_sound(&self) -> Result<(), StartError> {
         let mut told: Option<Hole> = None;
         loop {
-            let (hole, wound, next_index) = match self.survey().await? {
+            let (hole, wound, lost) = match self.survey().await? {
                 Diagnosis::Sound => return Ok(()),
                 Diagnosis::Wound(wound) => {
-                    (wound.hole.clone(), Some(wound.clone()), wound.next_index)
+                    let lost = Lost { next_index: wound.next_index, is_open_ended: false };
+                    (wound.hole.clone(), Some(wound), lost)
                 }
-                Diagnosis::Beyond(beyond) => (beyond.hole, None, beyond.next_index),
+                Diagnosis::Beyond(Beyond { hole, next_index, is_open_ended }) => {
+                    (hole, None, Lost { next_index, is_open_ended })
+                }
             };
             if told.as_ref() != Some(&hole) {
                 tell(&hole, wound.as_ref());
             }
-            if self.round(wound.as_ref(), next_index).await? {
+            if self.round(wound.as_ref(), lost).await? {
                 continue;
             }
             if told.replace(hole.clone()).as_ref() != Some(&hole) {
@@ -108,7 +120,7 @@ impl Repair {
     }
 
     /// Asks each peer in sight once; true when something was repaired.
-    async fn round(&self, wound: Option<&Wound>, next_index: u64) -> Result<bool, StartError> {
+    async fn round(&self, wound: Option<&Wound>, lost: Lost) -> Result<bool, StartError> {
         let mut needs_snapshot = wound.is_none();
         let peers = self.peers.connected();
         if let Some(wound) = wound {
@@ -137,7 +149,7 @@ impl Repair {
         if needs_snapshot && !peers.is_empty() {
             let catalogue = self.catalogue()?;
             for peer in &peers {
-                match self.replace_from(&catalogue, next_index, peer.0).await {
+                match self.replace_from(&catalogue, lost, peer.0).await {
                     Ok(()) => return Ok(true),
                     Err(Refused::VoteUnproven) => return Err(self.vote_unproven()),
                     Err(Refused::Disk(error)) => return Err(own_disk(error)),
@@ -263,13 +275,14 @@ impl Repair {
         }
     }
 
-    /// Puts one peer's snapshot in the place of a log that ended before `next_index`.
+    /// Puts one peer's snapshot in the place of a log that is lost.
     async fn replace_from(
         &self,
         catalogue: &Arc<Catalogue>,
-        next_index: u64,
+        lost: Lost,
         peer: u64,
     ) -> Result<(), Refused> {
+        let Lost { next_index, is_open_ended } = lost;
         let extent = ask_extent(&self.peers, peer).await.map_err(|_| Refused::NotNow)?;
         let end = if extent.leads { next_index.min(extent.next) } else { next_index };
         let Some(entry) = end.checked_sub(1).filter(|_| extent.committed_next >= end) else {
@@ -279,7 +292,8 @@ impl Repair {
         let (disk, dir) = (Arc::clone(&self.disk), layout::log_dir(&self.dir));
         let options = self.options.clone();
         let (index, term, chain) = (kept.id.index, kept.id.term, kept.head.chain);
-        let beginning = move || begin_after(disk, &dir, &options, index, term, chain);
+        let beginning =
+            move || begin_after(disk, &dir, &options, index, term, chain, is_open_ended);
         let begun = self.supervisor.blocking("log replace", beginning).await;
         match begun.map_err(|_| Refused::NotNow)? {
             Ok(aside) => {

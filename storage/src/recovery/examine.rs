@@ -35,8 +35,8 @@ pub(super) struct Examined {
     pub(super) mark_end: u64,
     /// After the last readable record, a footer not counted.
     pub(super) readable: Milestone,
-    /// Where the footer ends, if the segment has been sealed.
-    pub(super) footer_end: Option<u64>,
+    /// It ends in a footer: it has a successor.
+    pub(super) is_sealed: bool,
     /// What is wrong behind the readable part, and one past the last byte that is not zero.
     pub(super) damaged: Option<u64>,
 }
@@ -195,7 +195,7 @@ impl Opening {
         };
         // Damage without a byte left behind it, such as a file that ends inside of a record.
         let damaged = damage.map(|_| written_end.unwrap_or(readable.offset));
-        Ok(Examined { file, proven, mark_end, readable, footer_end, damaged })
+        Ok(Examined { file, proven, mark_end, readable, is_sealed: footer_end.is_some(), damaged })
     }
 
     /// Feeds the proven part of the last segment to the log's replay.

@@ -18,8 +18,10 @@ use crate::log::append_log::{Log, LogOptions};
 use crate::log::hard_state::HardStateFile;
 use crate::log::standing::{Bound, StandingFile};
 use crate::log::twin_file::QUARANTINE;
-use crate::record::{MARK_HEAD_BYTES, Position, write_durable_mark};
-use crate::segment::{HEADER_BYTES, SegmentHeader, file_name, id_of};
+use crate::record::{MARK_HEAD_BYTES, Position, RecordKind, write_durable_mark};
+use crate::segment::{
+    FOOTER_BYTES, HEADER_BYTES, ScanFault, Scanner, SegmentHeader, file_name, id_of,
+};
 
 /// Holes that one call goes on without; each costs a walk over the log.
 const HOLES_MAX: usize = 4_096;
@@ -114,7 +116,7 @@ pub fn accept_loss(
                 return Ok(loss);
             }
             Diagnosis::Wound(wound) => surgery.operate(&wound, &mut loss)?,
-            Diagnosis::Beyond(Beyond { hole, next_index }) => {
+            Diagnosis::Beyond(Beyond { hole, next_index, .. }) => {
                 let before = hole.index;
                 surgery.give_up_from(hole, before, next_index, &mut loss)?;
             }
@@ -228,7 +230,7 @@ impl Surgery<'_> {
         if let Some(snapshot) = self.snapshot.filter(|snapshot| snapshot.index >= before) {
             let SnapshotEnd { index, term, chain } = snapshot;
             let disk = Arc::clone(&self.disk);
-            let aside = begin_after(disk, self.dir, self.options, index, term, chain)?;
+            let aside = begin_after(disk, self.dir, self.options, index, term, chain, false)?;
             loss.quarantined.extend(aside);
             let lost = (index + 1).min(end)..end;
             loss.parts.push(LostPart { hole, unreadable: first..lost.start, lost });
@@ -239,7 +241,7 @@ impl Surgery<'_> {
         {
             let Bound { index, term, chain } = bound;
             let disk = Arc::clone(&self.disk);
-            let aside = begin_after(disk, self.dir, self.options, index, term, chain)?;
+            let aside = begin_after(disk, self.dir, self.options, index, term, chain, false)?;
             loss.quarantined.extend(aside);
             loss.parts.push(LostPart { hole, lost: before..end, unreadable: before..before });
             return Ok(());
@@ -251,16 +253,46 @@ impl Surgery<'_> {
         self.move_aside(|id| id > segment, loss)?;
         if hole.offset < HEADER_BYTES as u64 {
             self.move_aside(|id| id == segment, loss)?;
+            // What is the last one now says in its footer that it is not.
+            let before_it = segment.saturating_sub(1);
+            if let Some(end) = self.footer_of(before_it)? {
+                self.end_at(before_it, end, before, loss)?;
+            }
         } else {
-            let name = file_name(segment);
-            let mut bytes = self.copy_aside(&name, loss)?;
-            bytes.truncate(usize::try_from(hole.offset).unwrap_or(usize::MAX));
-            let place = Position { segment, offset: bytes.len() as u64 };
-            write_durable_mark(&mut bytes, before, place);
-            write_whole(&self.folder, &name, &bytes)?;
+            self.end_at(segment, hole.offset, before, loss)?;
         }
         loss.parts.push(LostPart { hole, lost: before..end, unreadable: before..before });
         Ok(())
+    }
+
+    /// Ends a segment at an offset, where `next_index` is the next entry.
+    fn end_at(
+        &self,
+        segment: u64,
+        offset: u64,
+        next_index: u64,
+        loss: &mut Loss,
+    ) -> Result<(), LossError> {
+        let name = file_name(segment);
+        let mut bytes = self.copy_aside(&name, loss)?;
+        bytes.truncate(usize::try_from(offset).unwrap_or(usize::MAX));
+        let place = Position { segment, offset: bytes.len() as u64 };
+        write_durable_mark(&mut bytes, next_index, place);
+        Ok(write_whole(&self.folder, &name, &bytes)?)
+    }
+
+    /// Where the footer of a segment begins, if it is there and has one.
+    fn footer_of(&self, segment: u64) -> Result<Option<u64>, LossError> {
+        let Some(file) = self.folder.file_if_there(&file_name(segment), OpenMode::Read)? else {
+            return Ok(None);
+        };
+        let Some(offset) = file.size()?.checked_sub(FOOTER_BYTES as u64) else { return Ok(None) };
+        let mut scanner = Scanner::new(file, segment, offset, u64::MAX);
+        match scanner.advance() {
+            Ok(Some(located)) if located.record.kind == RecordKind::Footer => Ok(Some(offset)),
+            Ok(_) | Err(ScanFault::Damage(_)) => Ok(None),
+            Err(ScanFault::Disk(fault)) => Err(fault.into()),
+        }
     }
 
     /// Copies a segment to the quarantine; its bytes.

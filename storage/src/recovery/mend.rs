@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::wound::Wound;
-use super::{Opening, Standing, newer};
+use super::{Cut, Opening, Standing, newer};
 use crate::disk::{Disk, Folder, OpenMode};
 use crate::error::{DiskFault, OpenError};
 use crate::log::append_log::LogOptions;
@@ -282,6 +282,11 @@ pub(crate) fn keep(
 /// Gives a log up that records cannot mend, for a snapshot that ends at `index` and covers all of
 /// it: the log goes on behind it. Every segment moves to `quarantine/`. The newest hard state is
 /// carried over; it must be proven by its second copy, since the damage may have taken newer ones.
+/// Of a log that is open-ended ([`Beyond::is_open_ended`]) nobody knows how far it went: its end is in
+/// doubt as if it had been cut there ([`Tail::Cut`]).
+///
+/// [`Beyond::is_open_ended`]: super::wound::Beyond::is_open_ended
+/// [`Tail::Cut`]: super::Tail::Cut
 ///
 /// # Errors
 /// [`MendError::HardStateUnproven`]; [`MendError::Open`] when the disk refuses.
@@ -292,6 +297,7 @@ pub fn begin_after(
     index: u64,
     term: u64,
     chain: u64,
+    is_open_ended: bool,
 ) -> Result<Vec<PathBuf>, MendError> {
     let folder = Folder::open(disk, dir)?;
     let mut standing = StandingFile::open(&folder)?;
@@ -316,6 +322,13 @@ pub fn begin_after(
     };
     let head = Head::new(&header, newer(None, found.newest.as_ref()), &Carried::default());
     let mut fresh = ActiveSegment::prepare(&folder, header, &head, options.segment_bytes)?;
+    // Written down before what tells of it is moved away.
+    let offset = HEADER_BYTES as u64;
+    let doubt = Cut { from_index: index + 1, segment: header.segment, offset };
+    let cut = current.cut.or_else(|| is_open_ended.then_some(doubt));
+    if cut != current.cut {
+        standing.save(Standing { cut, ..current })?;
+    }
     // From here to the standing a crash leaves a log with a hole that only this can mend again.
     let aside = folder.inside(QUARANTINE)?;
     let mut quarantined = Vec::new();
@@ -328,7 +341,7 @@ pub fn begin_after(
     standing.save(Standing {
         first_segment: header.segment,
         purged: Some(Bound { index, term, chain }),
-        cut: None,
+        cut,
         hard_state_unproven: current.hard_state_unproven,
     })?;
     Ok(quarantined)

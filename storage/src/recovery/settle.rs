@@ -3,12 +3,13 @@
 use super::examine::{Examined, Milestone, footer_at};
 use super::replay::Replay;
 use super::{Cut, LastSegment, Opening, Standing, newer};
-use crate::disk::{Folder, NamedFile};
+use crate::disk::{Folder, NamedFile, OpenMode};
 use crate::error::{DiskFault, OpenError};
 use crate::log::append_log::SegmentSummary;
 use crate::log::hard_state::NumberedState;
 use crate::log::log_state::Segment;
 use crate::log::twin_file::QUARANTINE;
+use crate::record::Damage;
 use crate::segment::{
     ActiveSegment, Carried, FOOTER_BYTES, Head, Scanner, SegmentHeader, file_name,
 };
@@ -21,43 +22,50 @@ impl Opening {
         replay: &mut Replay,
         in_file: Option<&NumberedState>,
     ) -> Result<ActiveSegment, OpenError> {
-        let examined = self.examine(&last)?;
+        let (last, examined) = self.examine_newest(last, replay)?;
         self.walk_proven(&last, &examined, replay)?;
         let Examined { mark_end, readable, damaged, .. } = &examined;
         if damaged.is_none() && readable.offset == *mark_end {
-            return self.go_on(&last, &examined, in_file);
+            return Self::go_on(&last, &examined);
         }
         self.carry_over(&last, &examined, replay, in_file)
     }
 
-    /// Nothing stands after the last mark but perhaps a footer. The mark itself proves only what is
-    /// before it, so it is written once more: that makes its bytes dirty, and the flush real.
-    fn go_on(
+    /// The last segment has no footer: one is written only when the successor is durable, name and
+    /// all. Behind a footer it can only be missing.
+    fn examine_newest(
         &mut self,
-        last: &LastSegment,
-        examined: &Examined,
-        in_file: Option<&NumberedState>,
-    ) -> Result<ActiveSegment, OpenError> {
-        let Examined { file, proven, readable, footer_end, .. } = examined;
-        let end = footer_end.unwrap_or(readable.offset);
-        let bytes = raw(file, last.id, proven.offset, end)?;
+        mut last: LastSegment,
+        replay: &mut Replay,
+    ) -> Result<(LastSegment, Examined), OpenError> {
+        loop {
+            let examined = self.examine(&last)?;
+            if !examined.is_sealed {
+                return Ok((last, examined));
+            }
+            let next = last.id + 1;
+            if self.folder.file_if_there(&file_name(next), OpenMode::Read)?.is_none() {
+                let index = examined.readable.end.next_index;
+                return Err(self.hole(next, 0, index, Damage::Missing));
+            }
+            // It came since the folder was listed: this is a look at a node that runs.
+            let sealed = self.walk_one(last.id, Some(next), replay)?;
+            self.segments.push(sealed);
+            let header = self.header(next, replay.index_or_start())?;
+            self.check_follows(&header, replay)?;
+            last = LastSegment { id: next, header };
+        }
+    }
+
+    /// Nothing stands after the last mark. The mark itself proves only what is before it, so it is
+    /// written once more: that makes its bytes dirty, and the flush real.
+    fn go_on(last: &LastSegment, examined: &Examined) -> Result<ActiveSegment, OpenError> {
+        let Examined { file, proven, readable, .. } = examined;
+        let bytes = raw(file, last.id, proven.offset, readable.offset)?;
         file.write(&bytes, proven.offset)?;
-        if footer_end.is_some() {
-            file.truncate(end)?;
-        }
         file.sync()?;
-        if footer_end.is_none() {
-            let Milestone { offset, records, crc, .. } = readable.clone();
-            return Ok(ActiveSegment::resume(last.header, file.clone(), offset, records, crc));
-        }
-        let hard_state = newer(proven.hard_state.as_ref(), in_file);
-        let header = self.header_after(last, readable);
-        let head = Head::new(&header, hard_state, &Carried::default());
-        let segment_bytes = self.options.segment_bytes;
-        let mut active = ActiveSegment::prepare(&self.folder, header, &head, segment_bytes)?;
-        active.publish(&self.folder)?;
-        self.keep_sealed(last, examined, readable);
-        Ok(active)
+        let Milestone { offset, records, crc, .. } = readable.clone();
+        Ok(ActiveSegment::resume(last.header, file.clone(), offset, records, crc))
     }
 
     /// The last segment has become one that has a successor.

@@ -42,6 +42,8 @@ pub struct Beyond {
     pub hole: Hole,
     /// The log ended before this index, as far as can be told.
     pub next_index: u64,
+    /// It may have ended behind that: its newest segment is missing, and nothing else tells.
+    pub is_open_ended: bool,
 }
 
 /// A hole, and the entries that would fill it.
@@ -166,7 +168,9 @@ impl Opening {
                 let path = self.folder.path_of(&file_name(id));
                 Hole { segment: id, path, offset, index, damage }
             };
-            let beyond = |hole| Diagnosis::Beyond(Beyond { hole, next_index: log_next });
+            let beyond = |hole| {
+                Diagnosis::Beyond(Beyond { hole, next_index: log_next, is_open_ended: false })
+            };
             let file = self.folder.file_if_there(&file_name(id), OpenMode::Read)?;
             let Some(header) = self.sound_header(id)? else {
                 let damage = if file.is_some() { Damage::Header } else { Damage::Missing };
@@ -204,7 +208,18 @@ impl Opening {
                 return Ok(beyond(hole(0, Damage::Header)));
             }
             match probe(&file, &header, limit, &mut replay)? {
-                Probe::Sound { records_end } => {
+                Probe::Sound { is_sealed: true, .. } if id == last => {
+                    let next_index = replay.end().next_index;
+                    let path = self.folder.path_of(&file_name(id + 1));
+                    let damage = Damage::Missing;
+                    let hole = Hole { segment: id + 1, path, offset: 0, index: next_index, damage };
+                    return Ok(Diagnosis::Beyond(Beyond {
+                        hole,
+                        next_index: next_index.max(log_next),
+                        is_open_ended: true,
+                    }));
+                }
+                Probe::Sound { records_end, .. } => {
                     let (end, lineage) = (replay.end(), header.lineage);
                     before = Some(Before { end, records_end, lineage });
                 }
@@ -221,7 +236,7 @@ impl Opening {
         let (offset, index) =
             (before.map_or(0, |before| before.records_end), replay.end().next_index);
         let hole = Hole { segment: last, path, offset, index, damage: Damage::Missing };
-        Ok(Diagnosis::Beyond(Beyond { hole, next_index: log_next }))
+        Ok(Diagnosis::Beyond(Beyond { hole, next_index: log_next, is_open_ended: false }))
     }
 
     /// The header of a segment, if it is there and whole.
@@ -314,7 +329,7 @@ impl Opening {
 
 /// What one segment is like.
 pub(crate) enum Probe {
-    Sound { records_end: u64 },
+    Sound { records_end: u64, is_sealed: bool },
     Wound(Box<Wound>),
     Beyond { offset: u64, damage: Damage },
 }
@@ -346,7 +361,7 @@ pub(crate) fn probe(
         (None, Limit::Last) if !footer && scanner.durable_mark_after(offset)?.is_some() => {
             Damage::Trailing
         }
-        _ => return Ok(Probe::Sound { records_end: offset }),
+        _ => return Ok(Probe::Sound { records_end: offset, is_sealed: footer }),
     };
     let before = replay.end();
     let index = before.next_index;
@@ -375,7 +390,9 @@ pub(crate) fn probe(
             (region_end, header.first_index, Some(header.chain), false)
         }
         // An unproven tail is no hole.
-        (None, Limit::Last) => return Ok(Probe::Sound { records_end: offset }),
+        (None, Limit::Last) => {
+            return Ok(Probe::Sound { records_end: offset, is_sealed: false });
+        }
         (_, Limit::Footer) => return Ok(Probe::Beyond { offset, damage }),
     };
     Ok(Probe::Wound(Box::new(Wound {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use quorate_storage::disk::SimulatedDisk;
 use quorate_storage::{Disk, Loss, LossError, OpenError, SnapshotEnd, accept_loss};
 
-use crate::damage::{DIR, Small, paths, small, small_log, try_open};
+use crate::damage::{DIR, Small, last_segment, paths, small, small_log, try_open};
 use crate::options;
 
 fn accept(disk: &SimulatedDisk, snapshot: Option<SnapshotEnd>) -> Result<Loss, LossError> {
@@ -109,6 +109,35 @@ fn what_a_snapshot_covers_is_not_lost() {
         println!("snapshot at {index}: {whole} of {holes} holes without loss");
         assert!(index < last || whole == holes, "{whole} of {holes}");
     }
+}
+
+#[test]
+fn without_its_newest_segment_the_log_ends_with_the_one_before() {
+    let small = small_log(false);
+    let newest = last_segment(&small.disk);
+    let next_index = |disk: &SimulatedDisk| try_open(disk).unwrap().log.next_index();
+    let mut crashes = 0;
+    for step in 1.. {
+        let mut is_last = false;
+        for seed in 0..8 {
+            let damaged = small.disk.fork();
+            damaged.remove(&newest).unwrap();
+            let Err(OpenError::Hole(hole)) = try_open(&damaged) else { panic!("opened") };
+            damaged.go_down_after(step);
+            is_last |= accept(&damaged, None).is_ok() && !damaged.is_down();
+            damaged.crash(seed);
+            accept(&damaged, None).unwrap();
+            assert_eq!(next_index(&damaged), hole.index, "step {step}, seed {seed}");
+            let log = try_open(&damaged).unwrap();
+            assert_eq!(log.contents(), small.contents[..log.contents().len()]);
+            assert!(log.report.hard_state_proven);
+            crashes += 1;
+        }
+        if is_last {
+            break;
+        }
+    }
+    assert!(crashes > 30, "{crashes}");
 }
 
 #[test]

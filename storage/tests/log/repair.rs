@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use quorate_storage::disk::SimulatedDisk;
 use quorate_storage::inspect::{SegmentState, inspect};
-use quorate_storage::record::DURABLE_MARK_BYTES;
+use quorate_storage::record::{DURABLE_MARK_BYTES, Damage};
 use quorate_storage::{
     Diagnosis, Disk, Filling, Log, MendError, OpenError, OpenMode, Record, Tail, Wound,
     begin_after, mend, survey,
@@ -197,7 +197,8 @@ fn lost_sectors_are_filled_or_named_as_beyond_repair() {
                 beyond += 1;
                 // A snapshot that ends behind all of it takes its place; the vote stays.
                 let aside =
-                    begin_after(shared(&damaged), Path::new(DIR), &options(), 30, 4, 77).unwrap();
+                    begin_after(shared(&damaged), Path::new(DIR), &options(), 30, 4, 77, false)
+                        .unwrap();
                 assert!(!aside.is_empty());
                 let log = try_open(&damaged).unwrap();
                 assert_eq!((log.log.first_index(), log.log.next_index()), (31, 31));
@@ -224,6 +225,52 @@ fn a_missing_segment_is_written_anew_from_a_peer() {
         assert_eq!(repaired.contents(), small.contents);
     }
     assert!(all.len() >= 3, "{all:?}");
+}
+
+/// Its predecessor's footer tells that it was there, and nobody how far it went.
+#[test]
+fn a_missing_newest_segment_is_replaced_by_a_snapshot_and_leaves_a_doubt() {
+    let small = small();
+    let (path, ..) = segments(&small).pop().unwrap();
+    let mut crashes = 0;
+    for step in 1.. {
+        let mut is_last = false;
+        for seed in 0..8 {
+            let damaged = small.disk.fork();
+            damaged.remove(&path).unwrap();
+            let Err(OpenError::Hole(hole)) = try_open(&damaged) else { panic!("opened") };
+            assert_eq!((&hole.path, hole.offset, hole.damage), (&path, 0, Damage::Missing));
+            let Diagnosis::Beyond(beyond) = diagnose(&damaged).unwrap() else { panic!("a wound") };
+            assert!(beyond.is_open_ended);
+            assert_eq!((&beyond.hole, beyond.next_index), (&hole, hole.index));
+            assert!(small.proven_next > hole.index, "what was proven is gone");
+            let begin = |open_ended| {
+                let disk = shared(&damaged);
+                begin_after(disk, Path::new(DIR), &options(), 30, 4, 77, open_ended).map(drop)
+            };
+            damaged.go_down_after(step);
+            is_last |= begin(true).is_ok() && !damaged.is_down();
+            damaged.crash(seed);
+            match try_open(&damaged) {
+                Ok(_) => {}
+                // When everything has been moved away, only what was written down tells.
+                Err(OpenError::Hole(_)) => match diagnose(&damaged).unwrap() {
+                    Diagnosis::Beyond(beyond) => begin(beyond.is_open_ended).unwrap(),
+                    other => panic!("{other:?}"),
+                },
+                Err(error) => panic!("step {step} seed {seed}: {error}"),
+            }
+            let log = try_open(&damaged).unwrap();
+            assert_eq!((log.log.first_index(), log.log.next_index()), (31, 31));
+            let Tail::Cut(cut) = log.report.tail else { panic!("step {step} seed {seed}: sure") };
+            assert_eq!(cut.from_index, 31);
+            crashes += 1;
+        }
+        if is_last {
+            break;
+        }
+    }
+    assert!(crashes > 60, "{crashes}");
 }
 
 /// The power fails during every disk operation of a repair, with every outcome of a few seeds.
@@ -260,7 +307,7 @@ fn a_crash_at_every_step_of_beginning_anew_leaves_a_hole_or_the_new_log() {
     let small = small();
     let (path, boundary, ..) = segments(&small)[1].clone();
     let begin = |disk: &SimulatedDisk| {
-        begin_after(shared(disk), Path::new(DIR), &options(), 30, 4, 77).map(drop)
+        begin_after(shared(disk), Path::new(DIR), &options(), 30, 4, 77, false).map(drop)
     };
     let (mut holes, mut done) = (0, 0);
     for step in 1.. {

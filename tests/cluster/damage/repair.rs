@@ -149,6 +149,25 @@ async fn a_lost_segment_and_lost_sectors_are_repaired_from_peers() {
     assert_one_history(&stage, &["n1", "n2", "n3"]);
 }
 
+/// Nothing but the footer of the one before tells that it was there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_newest_segment_is_replaced_by_a_snapshot() {
+    let (mut stage, topic) = three_with(400, |_| {}).await;
+    stage.stop("n3").await;
+    std::fs::remove_file(segments(&stage.dir_of("n3")).last().unwrap()).unwrap();
+    stage.start(&["n3"]).await;
+    stage.settle().await;
+    assert_eq!(number(stage.node("n3"), "kept"), Some(400));
+    // It votes and counts like any other once its log has caught up.
+    stage.stop("n2").await;
+    let leader = stage.leader().await;
+    let mut writer = Writer::open(stage.node(&leader), 9).await;
+    writer.ask(&update(topic, 401)).await;
+    drop(writer);
+    stage.stop_all().await;
+    assert_one_history(&stage, &["n1", "n3"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_members_with_different_holes_are_repaired_from_the_third() {
     let (mut stage, topic) = three_with(300, |_| {}).await;
