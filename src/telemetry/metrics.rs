@@ -161,6 +161,13 @@ pub fn connection_refused(edge: &'static str) {
     counter!("quorate_connections_refused_total", "edge" => edge).increment(1);
 }
 
+/// Datagrams came that are of no connection, for this reason: of a version that is not spoken, with
+/// an unknown connection id, or cut off.
+pub fn datagrams_unknown(edge: &'static str, why: &'static str, count: usize) {
+    counter!("quorate_datagrams_unknown_total", "edge" => edge, "why" => why)
+        .increment(count as u64);
+}
+
 /// First packets of connections were dropped, since as many as may were waiting for their turn.
 pub fn first_packets_dropped(edge: &'static str, count: usize) {
     counter!("quorate_first_packets_dropped_total", "edge" => edge).increment(count as u64);

@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::connection::{CloseCode, Connection};
 use super::error::{AcceptError, BindError, Closed, ConnectError};
-use super::front_door::FrontDoor;
+use super::front_door::{FrontDoor, VERSION};
 use super::load::{EndpointLimits, Load, Slot};
 use super::profile::{Edge, HANDSHAKE_TIMEOUT, PACKET_BYTES_MAX};
 use super::simulated;
@@ -128,10 +128,12 @@ impl Endpoint {
             None => quinn::EndpointConfig::default(),
         };
         config.max_udp_payload_size(PACKET_BYTES_MAX).map_err(|_| unusable(packet_size()))?;
+        config.supported_versions(vec![VERSION]);
         let runtime = Arc::new(quinn::TokioRuntime);
         let mut socket = runtime.wrap_udp_socket(socket).map_err(unusable)?;
-        if tls.is_some() {
-            socket = Arc::new(FrontDoor::new(socket, edge, Arc::clone(&load)));
+        if let Some(key) = reset_key {
+            let door = FrontDoor::new(socket, edge, Arc::clone(&load), connection_ids(key));
+            socket = Arc::new(door);
         }
         let config_of_server = tls.map(ServerTls::config);
         let inner =
@@ -399,10 +401,15 @@ fn packet_size() -> io::Error {
 fn endpoint_config(key: &ResetKey) -> quinn::EndpointConfig {
     let reset_key: Arc<dyn HmacKey> = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &key.0));
     let mut config = quinn::EndpointConfig::new(reset_key);
-    // By default the key of the connection ids is drawn per process, and a restarted node would
-    // take every older id for noise and never send a reset for it.
+    let key = key.clone();
+    config.cid_generator(move || Box::new(connection_ids(&key)));
+    config
+}
+
+/// By default the key of the connection ids is drawn per process, and a restarted node would take
+/// every older id for noise and never send a reset for it.
+fn connection_ids(key: &ResetKey) -> HashedConnectionIdGenerator {
     let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key.0), b"connection ids");
     let id_key = derived.as_ref().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
-    config
+    HashedConnectionIdGenerator::from_key(id_key)
 }

@@ -2,7 +2,8 @@
 //!
 //! All packets of an endpoint go through one task. Some dozens of first packets that come at once
 //! would hold up whatever comes behind them, so they are taken out of what was received, and a few of
-//! them go in at a time.
+//! them go in at a time. What belongs to no connection of this endpoint is counted here, since the
+//! library drops it without a word.
 
 use std::future::Future as _;
 use std::io::{self, IoSliceMut};
@@ -13,6 +14,7 @@ use std::task::{Context, Poll};
 
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
+use quinn_proto::{ConnectionId, ConnectionIdGenerator as _, HashedConnectionIdGenerator};
 use tokio::time::{Instant, Sleep};
 
 use super::load::Load;
@@ -20,12 +22,18 @@ use super::profile::Edge;
 use super::waiting_room::{ENTRIES_AT_ONCE, WaitingRoom};
 use crate::telemetry::metrics;
 
+/// Bytes of the connection ids that this endpoint gives.
+const ID_BYTES: usize = 8;
+/// The only version of QUIC that is spoken here.
+pub(super) const VERSION: u32 = 1;
+
 /// A socket behind which strangers wait.
 #[derive(Debug)]
 pub(super) struct FrontDoor {
     socket: Arc<dyn AsyncUdpSocket>,
     edge: Edge,
     load: Arc<Load>,
+    ids: Ids,
     /// Of the one task that receives.
     hall: Mutex<Hall>,
 }
@@ -37,10 +45,97 @@ struct Hall {
     bell: Option<Pin<Box<Sleep>>>,
 }
 
+/// Knows the connection ids of this endpoint from others.
+struct Ids(HashedConnectionIdGenerator);
+
+impl std::fmt::Debug for Ids {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Ids(secret)")
+    }
+}
+
+/// What a datagram is, by its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Of a connection that is or was here, as far as can be told.
+    Known,
+    /// It would begin a connection.
+    First,
+    /// Of a version that is not spoken here, and answered with the one that is.
+    OtherVersion,
+    /// Of no connection of this endpoint: noise, or how a peer that has forgotten one says so.
+    Unknown,
+    /// Too short to be told.
+    CutOff,
+}
+
+impl Kind {
+    /// By its header (RFC 9000 §17.2 and 17.3).
+    fn of(datagram: &[u8], ids: &Ids) -> Self {
+        const LONG: u8 = 0x80;
+        const TYPE: u8 = 0x30;
+        let Some((first, rest)) = datagram.split_first() else { return Self::CutOff };
+        if first & LONG == 0 {
+            let id = rest.first_chunk::<ID_BYTES>().map(|id| ConnectionId::new(id));
+            return match id.map(|id| ids.0.validate(&id)) {
+                Some(Ok(())) => Self::Known,
+                Some(Err(_)) => Self::Unknown,
+                None => Self::CutOff,
+            };
+        }
+        match rest.first_chunk().map(|version| u32::from_be_bytes(*version)) {
+            Some(VERSION) if first & TYPE == 0 => Self::First,
+            Some(VERSION) => Self::Known,
+            Some(_) => Self::OtherVersion,
+            None => Self::CutOff,
+        }
+    }
+}
+
+/// Datagrams that are of nobody here, and first packets that found no room.
+#[derive(Debug, Default)]
+struct Strange {
+    other_version: usize,
+    unknown: usize,
+    cut_off: usize,
+    dropped: usize,
+}
+
+impl Strange {
+    fn count(&mut self, kind: Kind) {
+        match kind {
+            Kind::Known | Kind::First => {}
+            Kind::OtherVersion => self.other_version += 1,
+            Kind::Unknown => self.unknown += 1,
+            Kind::CutOff => self.cut_off += 1,
+        }
+    }
+
+    fn tell(&self, edge: Edge) {
+        let unknown = [
+            (self.other_version, "version"),
+            (self.unknown, "connection_id"),
+            (self.cut_off, "length"),
+        ];
+        for (count, why) in unknown.into_iter().filter(|(count, _)| *count > 0) {
+            metrics::datagrams_unknown(edge.label(), why, count);
+        }
+        if self.dropped > 0 {
+            metrics::first_packets_dropped(edge.label(), self.dropped);
+        }
+    }
+}
+
 impl FrontDoor {
-    pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>, edge: Edge, load: Arc<Load>) -> Self {
+    /// `ids` makes the connection ids of the endpoint.
+    pub(super) fn new(
+        socket: Arc<dyn AsyncUdpSocket>,
+        edge: Edge,
+        load: Arc<Load>,
+        ids: HashedConnectionIdGenerator,
+    ) -> Self {
         let hall = Hall { room: WaitingRoom::new(load.clock.now()), bell: None };
-        Self { socket, edge, load, hall: Mutex::new(hall) }
+        Self { socket, edge, load, ids: Ids(ids), hall: Mutex::new(hall) }
     }
 
     /// Takes first packets out of what was received: how many buffers are left, which are moved to
@@ -52,24 +147,28 @@ impl FrontDoor {
         buffers: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> usize {
-        let (mut kept, mut dropped) = (0, 0);
+        let (mut kept, mut strange) = (0, Strange::default());
         for at in 0..received {
             let (Some(buffer), Some(&meta)) = (buffers.get(at), metas.get(at)) else { break };
             let Some(bytes) = buffer.get(..meta.len) else { break };
             let datagrams = || bytes.chunks(meta.stride.max(1));
-            if datagrams().any(is_first) {
+            let mut waits = false;
+            for datagram in datagrams() {
+                let kind = Kind::of(datagram, &self.ids);
+                strange.count(kind);
+                waits |= matches!(kind, Kind::First | Kind::OtherVersion);
+            }
+            if waits {
                 // Several of one sender can come as one: each waits for itself.
                 let network = self.load.network(meta.addr);
-                dropped += datagrams().filter(|one| !room.came(network, meta, one)).count();
+                strange.dropped += datagrams().filter(|one| !room.came(network, meta, one)).count();
             } else {
                 buffers.swap(kept, at);
                 metas.swap(kept, at);
                 kept += 1;
             }
         }
-        if dropped > 0 {
-            metrics::first_packets_dropped(self.edge.label(), dropped);
-        }
+        strange.tell(self.edge);
         kept
     }
 }
@@ -152,17 +251,6 @@ fn ring(bell: &mut Option<Pin<Box<Sleep>>>, at: Instant, context: &mut Context<'
     }
 }
 
-/// Whether a datagram would begin a connection, or be answered as one that tries to: a long header
-/// (RFC 9000 §17.2) of the type Initial, or of a version that is not spoken here.
-fn is_first(datagram: &[u8]) -> bool {
-    const LONG: u8 = 0x80;
-    const TYPE: u8 = 0x30;
-    const VERSION: [u8; 4] = 1_u32.to_be_bytes();
-    datagram.first().is_some_and(|first| {
-        first & LONG != 0 && (first & TYPE == 0 || datagram.get(1..5) != Some(&VERSION))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
@@ -215,6 +303,10 @@ mod tests {
         }
     }
 
+    fn ids() -> HashedConnectionIdGenerator {
+        HashedConnectionIdGenerator::from_key(7)
+    }
+
     /// Bytes of its own kind and number, from an address.
     fn datagram(kind: u8, address: u8, number: u8) -> (RecvMeta, Vec<u8>) {
         let bytes = vec![kind, 0, 0, 0, 1, number];
@@ -226,7 +318,7 @@ mod tests {
         let script = Arc::new(Script::default());
         let load = Arc::new(Load::new(EndpointLimits::default()));
         let socket: Arc<dyn AsyncUdpSocket> = Arc::<Script>::clone(&script);
-        (FrontDoor::new(socket, Edge::Client, load), script)
+        (FrontDoor::new(socket, Edge::Client, load, ids()), script)
     }
 
     /// What one call hands over; none: it is to be woken.
@@ -290,12 +382,22 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_a_connection_is_known_by_its_first_bytes() {
-        assert!(is_first(&[0xc0, 0, 0, 0, 1, 8]), "an Initial");
-        assert!(is_first(&[0xe0, 0, 0, 0, 2, 8]), "of another version");
-        assert!(is_first(&[0x80]), "cut off");
-        assert!(!is_first(&[0xe0, 0, 0, 0, 1, 8]), "a Handshake");
-        assert!(!is_first(&[0x40, 0, 0, 0, 1, 8]), "of a connection that is there");
-        assert!(!is_first(&[]));
+    fn datagrams_are_told_apart_by_their_first_bytes() {
+        let id = ids().generate_cid();
+        let short = |id: &[u8]| [&[0x40][..], id, &[0; 20]].concat();
+        for (datagram, kind) in [
+            (vec![0xc0, 0, 0, 0, 1, 8], Kind::First),
+            (vec![0xe0, 0, 0, 0, 1, 8], Kind::Known),
+            (vec![0xe0, 0, 0, 0, 2, 8], Kind::OtherVersion),
+            (vec![0xc0, 0, 0, 0, 0, 8], Kind::OtherVersion),
+            (short(&id), Kind::Known),
+            (short(&[1; ID_BYTES]), Kind::Unknown),
+            (vec![0xc0, 0, 0, 0], Kind::CutOff),
+            (vec![0x40; ID_BYTES], Kind::CutOff),
+            (vec![], Kind::CutOff),
+        ] {
+            assert_eq!(Kind::of(&datagram, &Ids(ids())), kind, "{datagram:?}");
+        }
+        assert_eq!(id.len(), ID_BYTES);
     }
 }

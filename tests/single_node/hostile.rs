@@ -377,3 +377,29 @@ async fn a_node_takes_no_more_sessions_than_it_may() {
     drop(first);
     node.client().await.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn datagrams_of_no_connection_are_counted() {
+    const UNKNOWN: &str = "quorate_datagrams_unknown_total";
+    let node = Node::start().await;
+    let good = node.client().await;
+    let of = |why| Counter::of(UNKNOWN, format!("edge=\"client\",why=\"{why}\""));
+    let (version, id, length) = (of("version"), of("connection_id"), of("length"));
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut other_version = [0; 1_200];
+    other_version[..6].copy_from_slice(&[0xc0, 0, 0, 0, 2, 8]);
+    socket.send_to(&other_version, node.address()).await.unwrap();
+    for bytes in [&[0x40, 1, 2, 3][..], &[0x45; 60]] {
+        socket.send_to(bytes, node.address()).await.unwrap();
+    }
+    for counter in [version, id, length] {
+        counter.rises_by(1.0).await;
+    }
+    // Whoever speaks another version is told which one is spoken here; the others hear nothing.
+    let mut answer = [0; 100];
+    let (bytes, _) = soon(socket.recv_from(&mut answer)).await.unwrap();
+    assert_eq!(answer[1..5], [0; 4], "a negotiation of the version");
+    assert_eq!(answer[bytes - 4..bytes], 1_u32.to_be_bytes());
+    good.session_info().await.unwrap();
+    good.close().await;
+}

@@ -1,7 +1,7 @@
 //! Handshakes that nobody ends.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ struct BlackHole {
     socket: Arc<UdpSocket>,
     node: SocketAddr,
     passed: Arc<Mutex<Vec<Passed>>>,
+    /// Nobody reads what the node answers any more: the system drops it.
+    deaf: Arc<AtomicBool>,
 }
 
 /// A datagram that went through, and when.
@@ -32,11 +34,14 @@ impl BlackHole {
     fn dig(node: SocketAddr) -> Self {
         let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
         let passed = Arc::new(Mutex::new(Vec::new()));
-        let hole = Self { socket, node, passed };
+        let hole = Self { socket, node, passed, deaf: Arc::default() };
         let (socket, passed) = (Arc::clone(&hole.socket), Arc::clone(&hole.passed));
+        let deaf = Arc::clone(&hole.deaf);
         std::thread::spawn(move || {
             let mut buffer = [0; 2_048];
-            while let Ok((bytes, from)) = socket.recv_from(&mut buffer) {
+            while let Ok((bytes, from)) = socket.recv_from(&mut buffer)
+                && !deaf.load(Ordering::Relaxed)
+            {
                 if from != node {
                     let datagram = buffer[..bytes].to_vec();
                     let _ = socket.send_to(&datagram, node);
@@ -49,6 +54,7 @@ impl BlackHole {
 
     /// What passed within a time, again and again at the same pace. Says each time how much it was.
     async fn repeat(&self, start: Instant, period: Duration, mut sent: impl FnMut(u64)) {
+        self.deaf.store(true, Ordering::Relaxed);
         let all = std::mem::take(&mut *self.passed.lock().unwrap());
         let within: Vec<(Duration, Vec<u8>)> = (all.into_iter())
             .filter_map(|Passed { at, datagram }| {

@@ -209,6 +209,7 @@ fn median_ratio(of: &[u64], to: &[u64]) -> f64 {
 }
 
 const REFUSED: &str = "quorate_sessions_refused_total";
+const UNKNOWN: &str = "quorate_datagrams_unknown_total";
 const CLOSED: &str = "quorate_connections_closed_total";
 const REQUESTS: &str = "quorate_requests_refused_total";
 
@@ -241,9 +242,23 @@ attacks! {
         ],
         ..Attack::default()
     };
-    attack_noise: Attack { name: "noise", ..Attack::default() };
+    attack_noise: Attack {
+        name: "noise",
+        counted: &[
+            (UNKNOWN, &["edge=\"client\"", "connection_id"]),
+            (UNKNOWN, &["edge=\"client\"", "version"]),
+            (UNKNOWN, &["edge=\"peer\"", "connection_id"]),
+            (UNKNOWN, &["edge=\"peer\"", "version"]),
+        ],
+        ..Attack::default()
+    };
     /// As much noise as one sender makes: more than a socket can be read clean of.
-    attack_flood: Attack { name: "flood", ratio_max: 20.0, ..Attack::default() };
+    attack_flood: Attack {
+        name: "flood",
+        counted: &[(UNKNOWN, &[])],
+        ratio_max: 20.0,
+        ..Attack::default()
+    };
     attack_garbage: Attack {
         name: "garbage",
         counted: &[(REFUSED, &["code=\"101\""]), (REFUSED, &["code=\"10"])],
