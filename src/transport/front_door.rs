@@ -152,16 +152,21 @@ impl FrontDoor {
             let (Some(buffer), Some(&meta)) = (buffers.get(at), metas.get(at)) else { break };
             let Some(bytes) = buffer.get(..meta.len) else { break };
             let datagrams = || bytes.chunks(meta.stride.max(1));
-            let mut waits = false;
+            let is_first = |kind| matches!(kind, Kind::First | Kind::OtherVersion);
+            let mut waits = !room.is_empty() && room.holds(meta.addr);
             for datagram in datagrams() {
                 let kind = Kind::of(datagram, &self.ids);
                 strange.count(kind);
-                waits |= matches!(kind, Kind::First | Kind::OtherVersion);
+                waits |= is_first(kind);
             }
             if waits {
                 // Several of one sender can come as one: each waits for itself.
                 let network = self.load.network(meta.addr);
-                strange.dropped += datagrams().filter(|one| !room.came(network, meta, one)).count();
+                for datagram in datagrams() {
+                    let is_first = is_first(Kind::of(datagram, &self.ids));
+                    let has_room = room.came(network, meta, datagram, is_first);
+                    strange.dropped += usize::from(!has_room);
+                }
             } else {
                 buffers.swap(kept, at);
                 metas.swap(kept, at);
@@ -206,11 +211,11 @@ impl AsyncUdpSocket for FrontDoor {
         }
         let now = self.load.clock.now();
         for (buffer, meta) in buffers.iter_mut().zip(metas).skip(filled) {
-            let Some((head, datagram)) = room.next(now) else { break };
+            let Some(knock) = room.next(now) else { break };
             // It came in one of these, and they are all of one size.
-            let Some(space) = buffer.get_mut(..datagram.len()) else { continue };
-            space.copy_from_slice(&datagram);
-            *meta = head;
+            let Some(space) = buffer.get_mut(..knock.datagram.len()) else { continue };
+            space.copy_from_slice(&knock.datagram);
+            *meta = knock.meta;
             filled += 1;
         }
         if filled > 0 {
@@ -364,6 +369,22 @@ mod tests {
         let elsewhere = order.iter().position(|from| from.ip().to_string() == "10.0.0.3").unwrap();
         assert_eq!(elsewhere, 1);
         assert_eq!(receive(&door), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_overtakes_the_beginning_of_its_own_connection() {
+        let (door, script) = door();
+        let of_one = |number| [datagram(FIRST, 1, number), datagram(KNOWN, 1, number)];
+        let came: Vec<_> = (0..20).flat_map(of_one).collect();
+        let expected: Vec<_> =
+            came.iter().map(|(meta, bytes)| (meta.addr, bytes.clone())).collect();
+        script.0.lock().unwrap().extend([came]);
+        let mut order = Vec::new();
+        while order.len() < expected.len() {
+            order.extend(receive(&door).into_iter().flatten());
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert_eq!(order, expected);
     }
 
     #[tokio::test(start_paused = true)]

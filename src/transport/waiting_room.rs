@@ -3,9 +3,12 @@
 //! The first packet of a connection costs the endpoint ten times what a packet of a known one does
 //! (keys, and an answer), and everybody can send one. So they wait here: so many a second go in, the
 //! networks that they come from in turn, and one that sends more than its share waits for itself.
+//!
+//! What follows a first packet from the same address waits behind it and goes in with it, so that
+//! nothing overtakes the beginning of its own connection.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use quinn::udp::RecvMeta;
@@ -17,22 +20,33 @@ use crate::entropy::HashMap;
 pub(super) const ENTRIES_PER_S: u32 = 4_000;
 /// So many go in at once where none did for a while.
 pub(super) const ENTRIES_AT_ONCE: u32 = 8;
-/// First packets of one network that wait; what it sends beyond is dropped, as a full socket would
-/// drop it, and whoever means to come in sends it again.
+/// Datagrams of one network that wait; what it sends beyond is dropped, as a full socket would drop
+/// it, and whoever means to come in sends it again.
 pub(super) const WAITING_PER_NETWORK_MAX: usize = 256;
-/// Bytes of first packets that wait.
+/// Bytes that wait.
 pub(super) const WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// A datagram, and where it came from.
-pub(super) type Knock = (RecvMeta, Box<[u8]>);
+/// A datagram that waits.
+#[derive(Debug)]
+pub(super) struct Knock {
+    pub(super) meta: RecvMeta,
+    pub(super) datagram: Box<[u8]>,
+    /// It begins a connection; else it follows one that does.
+    is_first: bool,
+}
+
 /// Whom an address is held against; none: many that have one in common.
 pub(super) type Network = Option<IpAddr>;
 
 /// The first packets that wait.
 #[derive(Debug)]
 pub(super) struct WaitingRoom {
-    /// No network stays with none.
+    /// No network stays with none. The oldest of each is a first packet.
     knocks: HashMap<Network, VecDeque<Knock>>,
+    /// How many of an address are among them; no address stays with none.
+    addresses: HashMap<SocketAddr, usize>,
+    /// Those that follow what has gone in.
+    followers: VecDeque<Knock>,
     /// The networks of `knocks`, in the order of their turns.
     turns: VecDeque<Network>,
     bytes: usize,
@@ -44,17 +58,44 @@ impl WaitingRoom {
     /// Nobody waits.
     pub(super) fn new(now: Instant) -> Self {
         let credit_since = now.checked_sub(pace() * ENTRIES_AT_ONCE).unwrap_or(now);
-        Self { knocks: HashMap::default(), turns: VecDeque::new(), bytes: 0, credit_since }
+        Self {
+            knocks: HashMap::default(),
+            addresses: HashMap::default(),
+            followers: VecDeque::new(),
+            turns: VecDeque::new(),
+            bytes: 0,
+            credit_since,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.turns.is_empty()
+        self.turns.is_empty() && self.followers.is_empty()
     }
 
-    /// One has come: whether there is room for it.
-    pub(super) fn came(&mut self, network: Network, meta: RecvMeta, datagram: &[u8]) -> bool {
+    /// Whether something from this address waits.
+    pub(super) fn holds(&self, address: SocketAddr) -> bool {
+        self.addresses.contains_key(&address)
+            || self.followers.iter().any(|knock| knock.meta.addr == address)
+    }
+
+    /// A first packet has come, or one from an address that has something here: whether there is
+    /// room for it.
+    pub(super) fn came(
+        &mut self,
+        network: Network,
+        meta: RecvMeta,
+        datagram: &[u8],
+        is_first: bool,
+    ) -> bool {
         if self.bytes + datagram.len() > WAITING_BYTES_MAX {
             return false;
+        }
+        let meta = RecvMeta { len: datagram.len(), stride: datagram.len(), ..meta };
+        let knock = Knock { meta, datagram: datagram.into(), is_first };
+        if !is_first && !self.addresses.contains_key(&meta.addr) {
+            self.bytes += datagram.len();
+            self.followers.push_back(knock);
+            return true;
         }
         let knocks = self.knocks.entry(network).or_default();
         if knocks.is_empty() {
@@ -63,32 +104,46 @@ impl WaitingRoom {
             return false;
         }
         self.bytes += datagram.len();
-        let meta = RecvMeta { len: datagram.len(), stride: datagram.len(), ..meta };
-        knocks.push_back((meta, datagram.into()));
+        *self.addresses.entry(meta.addr).or_default() += 1;
+        knocks.push_back(knock);
         true
     }
 
     /// Whose turn it is, if one may go in now.
     pub(super) fn next(&mut self, now: Instant) -> Option<Knock> {
-        if now < self.next_entry() {
-            return None;
+        if self.followers.is_empty() && now >= self.next_entry() {
+            self.enter(now);
         }
-        let network = self.turns.pop_front()?;
-        let knocks = self.knocks.get_mut(&network)?;
-        let knock = knocks.pop_front();
+        let knock = self.followers.pop_front()?;
+        self.bytes -= knock.datagram.len();
+        Some(knock)
+    }
+
+    /// One goes in, and with it those that follow directly.
+    fn enter(&mut self, now: Instant) {
+        let Some(network) = self.turns.pop_front() else { return };
+        let Some(knocks) = self.knocks.get_mut(&network) else { return };
+        let mut is_next = true;
+        while let Some(knock) = knocks.pop_front_if(|knock| is_next || !knock.is_first) {
+            is_next = false;
+            if let Some(count) = self.addresses.get_mut(&knock.meta.addr) {
+                *count -= 1;
+                if *count == 0 {
+                    self.addresses.remove(&knock.meta.addr);
+                }
+            }
+            self.followers.push_back(knock);
+        }
         if knocks.is_empty() {
             self.knocks.remove(&network);
         } else {
             self.turns.push_back(network);
         }
-        let (_, datagram) = knock.as_ref()?;
-        self.bytes -= datagram.len();
         let oldest = now.checked_sub(pace() * ENTRIES_AT_ONCE).unwrap_or(now);
         self.credit_since = self.credit_since.max(oldest) + pace();
-        knock
     }
 
-    /// When one may go in again.
+    /// When a first packet may go in again.
     pub(super) fn next_entry(&self) -> Instant {
         self.credit_since + pace()
     }
@@ -108,7 +163,17 @@ mod tests {
     }
 
     fn come(room: &mut WaitingRoom, number: u32, datagram: &[u8]) -> bool {
-        room.came(network(number), RecvMeta::default(), datagram)
+        room.came(network(number), from(number, 1), datagram, true)
+    }
+
+    fn from(number: u32, port: u16) -> RecvMeta {
+        let addr = SocketAddr::new(IpAddr::V4(number.into()), port);
+        RecvMeta { addr, ..RecvMeta::default() }
+    }
+
+    /// All that go in now, one after the other.
+    fn entering(room: &mut WaitingRoom, now: Instant) -> Vec<u8> {
+        std::iter::from_fn(|| room.next(now)).flat_map(|knock| knock.datagram.to_vec()).collect()
     }
 
     #[test]
@@ -119,9 +184,39 @@ mod tests {
             assert!(come(&mut room, 1, datagram));
         }
         assert!(come(&mut room, 2, b"2a"));
-        let order: Vec<_> = std::iter::from_fn(|| room.next(now)).map(|(_, bytes)| bytes).collect();
-        assert_eq!(order.concat(), b"1a2a1b1c");
-        assert!(room.is_empty() && room.knocks.is_empty());
+        assert_eq!(entering(&mut room, now), b"1a2a1b1c");
+        assert!(room.is_empty() && room.knocks.is_empty() && room.addresses.is_empty());
+        assert_eq!(room.bytes, 0);
+    }
+
+    #[test]
+    fn what_follows_goes_in_with_what_it_follows_and_costs_no_turn() {
+        let now = Clock::system().now();
+        let mut room = WaitingRoom::new(now);
+        for number in 0..ENTRIES_AT_ONCE {
+            assert!(come(&mut room, number, b"-"));
+        }
+        assert_eq!(entering(&mut room, now).len(), ENTRIES_AT_ONCE as usize);
+        let follow = |room: &mut WaitingRoom, port, datagram: &[u8]| {
+            assert!(room.holds(from(1, port).addr));
+            assert!(room.came(network(1), from(1, port), datagram, false));
+        };
+        assert!(room.came(network(1), from(1, 1), b"a", true));
+        assert!(room.came(network(1), from(1, 2), b"b", true));
+        assert!(!room.holds(from(1, 3).addr));
+        follow(&mut room, 1, b"A");
+        follow(&mut room, 2, b"B");
+        assert_eq!(entering(&mut room, now), b"", "nothing overtakes");
+        let later = room.next_entry();
+        assert_eq!(&*room.next(later).unwrap().datagram, b"a");
+        assert_eq!(entering(&mut room, later), b"");
+        let later = room.next_entry();
+        assert_eq!(&*room.next(later).unwrap().datagram, b"b");
+        // The others are on their way, and so is what comes now.
+        follow(&mut room, 2, b"C");
+        assert_eq!(entering(&mut room, later), b"ABC");
+        assert!(!room.holds(from(1, 2).addr));
+        assert!(room.is_empty() && room.addresses.is_empty());
         assert_eq!(room.bytes, 0);
     }
 
@@ -155,7 +250,7 @@ mod tests {
         assert!(come(&mut room, 2, b"x"));
         // Those behind a proxy are many.
         for _ in 0..2 * WAITING_PER_NETWORK_MAX {
-            assert!(room.came(None, RecvMeta::default(), b"x"));
+            assert!(room.came(None, from(u32::MAX, 1), b"x", true));
         }
         let datagram = [0; 1_200];
         let taken = (3..10_000).filter(|number| come(&mut room, *number, &datagram)).count();
