@@ -90,6 +90,11 @@ impl Kind {
             None => Self::CutOff,
         }
     }
+
+    /// Whether it is for the waiting room.
+    fn is_first(self) -> bool {
+        matches!(self, Self::First | Self::OtherVersion)
+    }
 }
 
 /// Datagrams that are of nobody here, and first packets that found no room.
@@ -151,20 +156,18 @@ impl FrontDoor {
         for at in 0..received {
             let (Some(buffer), Some(&meta)) = (buffers.get(at), metas.get(at)) else { break };
             let Some(bytes) = buffer.get(..meta.len) else { break };
-            let datagrams = || bytes.chunks(meta.stride.max(1));
-            let is_first = |kind| matches!(kind, Kind::First | Kind::OtherVersion);
-            let mut waits = !room.is_empty() && room.holds(meta.addr);
-            for datagram in datagrams() {
-                let kind = Kind::of(datagram, &self.ids);
+            let datagrams = bytes.chunks(meta.stride.max(1));
+            let datagrams = datagrams.map(|datagram| (datagram, Kind::of(datagram, &self.ids)));
+            let mut waits = room.holds(meta.addr);
+            for (_, kind) in datagrams.clone() {
                 strange.count(kind);
-                waits |= is_first(kind);
+                waits |= kind.is_first();
             }
             if waits {
                 // Several of one sender can come as one: each waits for itself.
                 let network = self.load.network(meta.addr);
-                for datagram in datagrams() {
-                    let is_first = is_first(Kind::of(datagram, &self.ids));
-                    let has_room = room.came(network, meta, datagram, is_first);
+                for (datagram, kind) in datagrams {
+                    let has_room = room.came(network, meta, datagram, kind.is_first());
                     strange.dropped += usize::from(!has_room);
                 }
             } else {

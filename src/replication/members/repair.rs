@@ -45,15 +45,6 @@ pub(in crate::replication) struct Repair {
     pub(in crate::replication) supervisor: Supervisor,
 }
 
-/// A log that a snapshot is to take the place of.
-#[derive(Debug, Clone, Copy)]
-struct Lost {
-    /// It ended before this index, as far as can be told.
-    next_index: u64,
-    /// It may have ended behind that.
-    is_open_ended: bool,
-}
-
 /// Why a peer did not help.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Refused {
@@ -83,22 +74,22 @@ impl Repair {
     async fn until_sound(&self) -> Result<(), StartError> {
         let mut told: Option<Hole> = None;
         loop {
-            let (hole, wound, lost) = match self.survey().await? {
+            // Where a wound cannot be filled, a snapshot takes the place of the log all the same.
+            let (wound, lost) = match self.survey().await? {
                 Diagnosis::Sound => return Ok(()),
                 Diagnosis::Wound(wound) => {
-                    let lost = Lost { next_index: wound.next_index, is_open_ended: false };
-                    (wound.hole.clone(), Some(wound), lost)
+                    let (hole, next_index) = (wound.hole.clone(), wound.next_index);
+                    (Some(wound), Beyond { hole, next_index, is_open_ended: false })
                 }
-                Diagnosis::Beyond(Beyond { hole, next_index, is_open_ended }) => {
-                    (hole, None, Lost { next_index, is_open_ended })
-                }
+                Diagnosis::Beyond(beyond) => (None, beyond),
             };
-            if told.as_ref() != Some(&hole) {
-                tell(&hole, wound.as_ref());
+            if told.as_ref() != Some(&lost.hole) {
+                tell(&lost.hole, wound.as_ref());
             }
-            if self.round(wound.as_ref(), lost).await? {
+            if self.round(wound.as_ref(), &lost).await? {
                 continue;
             }
+            let hole = lost.hole;
             if told.replace(hole.clone()).as_ref() != Some(&hole) {
                 tracing::warn!(
                     event = event::REPAIR_WAITS,
@@ -120,7 +111,7 @@ impl Repair {
     }
 
     /// Asks each peer in sight once; true when something was repaired.
-    async fn round(&self, wound: Option<&Wound>, lost: Lost) -> Result<bool, StartError> {
+    async fn round(&self, wound: Option<&Wound>, lost: &Beyond) -> Result<bool, StartError> {
         let mut needs_snapshot = wound.is_none();
         let peers = self.peers.connected();
         if let Some(wound) = wound {
@@ -279,10 +270,10 @@ impl Repair {
     async fn replace_from(
         &self,
         catalogue: &Arc<Catalogue>,
-        lost: Lost,
+        lost: &Beyond,
         peer: u64,
     ) -> Result<(), Refused> {
-        let Lost { next_index, is_open_ended } = lost;
+        let Beyond { next_index, is_open_ended, .. } = *lost;
         let extent = ask_extent(&self.peers, peer).await.map_err(|_| Refused::NotNow)?;
         let end = if extent.leads { next_index.min(extent.next) } else { next_index };
         let Some(entry) = end.checked_sub(1).filter(|_| extent.committed_next >= end) else {

@@ -191,7 +191,7 @@ async fn noise(target: &Target, count: &AtomicU64, per_s: u64) {
     let mut tick = tokio::time::interval(TICK);
     loop {
         tick.tick().await;
-        for number in 0..per_s / 200 {
+        for number in 0..per_s * TICK.as_millis() as u64 / 1_000 {
             let to = if number % 2 == 0 { target.client } else { target.peer };
             let length = (dice.roll() % 1_452) as usize;
             let mut bytes = dice.bytes(length);
