@@ -157,6 +157,15 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// Whether space ran out, which passes.
+    pub(in crate::replication) fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Disk(fault) | Self::Storage(OpenError::Disk(fault)) => fault.is_full(),
+            Self::Snapshots(error) => error.is_full(),
+            _ => false,
+        }
+    }
+
     /// What the process exits with.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
@@ -208,7 +217,9 @@ mod tests {
             (io::ErrorKind::Other, ExitCode::DAMAGED),
         ] {
             let fault = DiskFault::new(DiskOperation::Write, Path::new("x"), &kind.into());
-            assert_eq!(StartError::from(OpenError::from(fault)).exit_code(), code);
+            let error = StartError::from(OpenError::from(fault));
+            assert_eq!(error.exit_code(), code);
+            assert_eq!(error.is_disk_full(), kind == io::ErrorKind::StorageFull);
         }
     }
 }

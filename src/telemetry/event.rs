@@ -31,6 +31,8 @@ events! {
     SETTING_DOUBTFUL = "Q-020";
     /// A generated password was printed, once.
     PASSWORD_GENERATED = "Q-021";
+    /// `pid` or `ports.json` could not be written after it had waited for space.
+    NOTE_NOT_WRITTEN = "Q-022";
 
     /// The log was opened; the fields say what was found.
     LOG_OPENED = "Q-100";

@@ -271,6 +271,7 @@ mod tests {
 
     const FIRST: u8 = 0xc0;
     const KNOWN: u8 = 0x40;
+    const BUFFERS: usize = 3 * ENTRIES_AT_ONCE as usize;
 
     type Batch = Vec<(RecvMeta, Vec<u8>)>;
 
@@ -331,10 +332,10 @@ mod tests {
 
     /// What one call hands over; none: it is to be woken.
     fn receive(door: &FrontDoor) -> Option<Vec<(SocketAddr, Vec<u8>)>> {
-        let mut space = vec![[0; 64]; 32];
+        let mut space = vec![[0; 256]; BUFFERS];
         let mut buffers: Vec<IoSliceMut<'_>> =
             space.iter_mut().map(|space| IoSliceMut::new(space)).collect();
-        let mut metas = [RecvMeta::default(); 32];
+        let mut metas = [RecvMeta::default(); BUFFERS];
         let waker = noop_waker();
         let mut context = Context::from_waker(&waker);
         match door.poll_recv(&mut context, &mut buffers, &mut metas) {
@@ -349,9 +350,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn those_who_are_known_go_ahead_of_strangers_who_came_before() {
         let (door, script) = door();
-        let mut came: Vec<_> = (0..30).map(|number| datagram(FIRST, 1, number)).collect();
+        let mut came: Vec<_> = (0..60).map(|number| datagram(FIRST, 1, number)).collect();
         came.push(datagram(KNOWN, 2, 0));
-        let more = (0..100).map(|number| datagram(FIRST, 1, 30 + number));
+        let more = (0..100).map(|number| datagram(FIRST, 1, 60 + number));
         let last = vec![datagram(KNOWN, 2, 1), datagram(FIRST, 3, 0)];
         script.0.lock().unwrap().extend([came, more.collect(), last]);
         let at_once = ENTRIES_AT_ONCE as usize;
@@ -368,7 +369,7 @@ mod tests {
             tokio::time::advance(Duration::from_millis(1)).await;
             order.extend(receive(&door).into_iter().flatten().map(|(from, _)| from));
         }
-        assert_eq!(order.len(), 130 - at_once + 1);
+        assert_eq!(order.len(), 160 - at_once + 1);
         let elsewhere = order.iter().position(|from| from.ip().to_string() == "10.0.0.3").unwrap();
         assert_eq!(elsewhere, 1);
         assert_eq!(receive(&door), None);

@@ -18,8 +18,8 @@ use crate::entropy::HashMap;
 
 /// First packets that go in, in a second: some tenth of a core.
 pub(super) const ENTRIES_PER_S: u32 = 4_000;
-/// So many go in at once where none did for a while.
-pub(super) const ENTRIES_AT_ONCE: u32 = 8;
+/// So many go in at once where none did for a while: what one call of the system hands over.
+pub(super) const ENTRIES_AT_ONCE: u32 = 32;
 /// Datagrams of one network that wait; what it sends beyond is dropped, as a full socket would drop
 /// it, and whoever means to come in sends it again.
 pub(super) const WAITING_PER_NETWORK_MAX: usize = 256;

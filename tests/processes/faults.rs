@@ -291,3 +291,43 @@ async fn a_full_disk_makes_the_program_read_only_until_there_is_space() {
     running.stop();
     say(&format!("{written} values of 256 KiB, then the disk was full, and then it was not"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_starts_on_a_full_disk_and_serves_when_there_is_space() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(&dir.path().join("small"), "64m") else { return };
+    let node = LoneNode::new(dir.path(), &disk.0);
+    let running = node.start(&[]).serves();
+    let client = running.client(Patience::default()).await;
+    let topic = add(&client, "before", TopicType::String).await;
+    client.update(&topic, Value::String("kept")).await.unwrap().await.unwrap();
+    client.close().await;
+    running.stop();
+    let filler = disk.0.join("filler");
+    let filled = fs::write(&filler, vec![1; 65 << 20]).unwrap_err();
+    assert_eq!(filled.kind(), std::io::ErrorKind::StorageFull);
+    let mut running = node.start(&[]);
+    let says_so = wait(Duration::from_secs(30), || {
+        running.goes_on();
+        running.log().contains("no space to write pid").then_some(())
+    });
+    assert!(says_so.is_some(), "{}", running.log());
+    // Long enough for all that a start writes.
+    let until = std::time::Instant::now() + Duration::from_secs(5);
+    wait(Duration::from_secs(6), || {
+        running.goes_on();
+        (std::time::Instant::now() > until).then_some(())
+    });
+    fs::remove_file(&filler).unwrap();
+    let running = running.serves();
+    let ready = wait(Duration::from_secs(30), || {
+        running.page("/ready").starts_with("HTTP/1.1 200").then_some(())
+    });
+    assert!(ready.is_some(), "{}", running.log());
+    let client = running.client(Patience::default()).await;
+    assert_eq!(value_of(&client, "before").await.as_deref(), Some(&b"kept"[..]));
+    let topic = add(&client, "after", TopicType::String).await;
+    client.update(&topic, Value::String("space")).await.unwrap().await.unwrap();
+    client.close().await;
+    running.stop();
+}

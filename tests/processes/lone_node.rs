@@ -69,12 +69,17 @@ impl Running {
     pub(crate) fn serves(mut self) -> Self {
         let ports = self.dir.join("ports.json");
         let served = wait(START_PATIENCE, || {
-            let ended = self.child.0.try_wait().unwrap();
-            assert_eq!(ended, None, "it ended:\n{}", self.log());
+            self.goes_on();
             ports.exists().then_some(())
         });
         assert!(served.is_some(), "it does not serve:\n{}", self.log());
         self
+    }
+
+    /// It has not ended.
+    pub(crate) fn goes_on(&mut self) {
+        let ended = self.child.0.try_wait().unwrap();
+        assert_eq!(ended, None, "it ended:\n{}", self.log());
     }
 
     fn door(&self, name: &str) -> String {

@@ -20,6 +20,7 @@
 
 pub(in crate::replication) mod disk_side;
 mod measured_disk;
+mod space;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use openraft::{Config, SnapshotPolicy};
 use quorate_storage::OpenError;
 use quorate_storage::index::IndexPlace;
 use quorate_storage::snapshot::Owner;
+use space::{open_directory, open_store};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::{Clock, milliseconds};
@@ -104,7 +106,7 @@ impl Replication {
         let ReplicationSettings { name, dir, disk, expect, peer, timing, .. } = settings;
         let ReplicationSettings { retention, founding, permits, index, .. } = settings;
         let state = watch::Sender::new(NodeState::Starting);
-        let mut directory = Directory::open(disk, dir)?;
+        let mut directory = open_directory(&disk, dir).await?;
         // A member opens its log before it says hello: the hello tells whether its end is sound.
         let mut wounded = false;
         let mut store = match directory.standing() {
@@ -112,7 +114,7 @@ impl Replication {
                 return Err(StartError::NotAFounder { name, cluster: proposal.cluster });
             }
             Standing::Formed { proposal, .. } => {
-                match Store::open(&directory, &retention, &groups).await {
+                match open_store(&directory, &retention, &groups).await {
                     Err(StartError::Storage(OpenError::Hole(hole))) => {
                         if proposal.founders.len() == 1 {
                             return Err(StartError::Hole { hole, dir: directory.dir.clone() });
@@ -142,7 +144,7 @@ impl Replication {
                 state.send_replace(NodeState::Replaying);
                 let repair = repair_of(&directory, &retention, &groups, &mesh, clock)?;
                 Box::pin(repair.run(&mut streams)).await?;
-                let opened = Store::open(&directory, &retention, &groups).await?;
+                let opened = open_store(&directory, &retention, &groups).await?;
                 let standing = directory.standing().clone();
                 let introduction = Introduction { cut: opened.cut, standing };
                 mesh.change_hello(|hello| introduce(hello, &introduction));
@@ -151,7 +153,7 @@ impl Replication {
             if store.is_none() {
                 state.send_replace(NodeState::Joining);
                 found(&mut directory, &mesh, expect, clock).await?;
-                store = Some(Store::open(&directory, &retention, &groups).await?);
+                store = Some(open_store(&directory, &retention, &groups).await?);
             }
             let Standing::Formed { proposal, .. } = directory.standing().clone() else {
                 return Err(StartError::Stopped);

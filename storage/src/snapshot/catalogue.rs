@@ -92,6 +92,18 @@ pub enum CatalogueError {
     },
 }
 
+impl CatalogueError {
+    /// Whether space ran out, which passes.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Disk { source, .. } => crate::disk::is_full(source),
+            Self::Snapshot(error) => error.is_full(),
+            Self::Unknown { .. } => false,
+        }
+    }
+}
+
 impl Catalogue {
     /// Opens a folder, or makes it. Leftovers of interrupted writing are removed; damaged files,
     /// and those of another owner if one is given, are moved to [`QUARANTINE`] and reported.

@@ -5,15 +5,16 @@
 //! | replication | log writer, mesh, lanes, proposer, watches, caretaker, snapshotter | `replication/start.rs` |
 //! | gateway | listener, fan-out, janitor, one task per client and its writers | `gateway/mod.rs` |
 //! | console | HTTP server, metrics tidier | `console/mod.rs` |
-//! | node | `addresses`: tells the gateway where clients may go; `health`: what probes hear; `quorum duty`: `on_quorum_loss = "shutdown"` | here |
+//! | node | `addresses`: tells the gateway where clients may go; `health`: what probes hear; `quorum duty`: `on_quorum_loss = "shutdown"`; `notes`: `pid` and `ports.json` that found no space | here |
 //!
 //! Start: directory lock, certificates, console, replication (founding waits for the other
 //! founders as long as it takes), the node's own start in the log, then the door for clients.
 //! Stop, the other way round: clients are sent away, leadership is handed on, what is in flight is
 //! answered, the log is flushed and closed, the console goes last.
 
-use std::fs::{File, TryLockError};
-use std::io::{self, Write};
+mod directory;
+
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use quorate_storage::disk::RealDisk;
 use quorate_storage::index::IndexPlace;
 use tokio::sync::watch;
 
+use self::directory::LockedDirectory;
 use crate::clock::Clock;
 use crate::config::settings::{NodeSettings, OnQuorumLoss};
 use crate::console::{self, ConsoleError, Sources};
@@ -48,9 +50,6 @@ use crate::transport::{BindError, Endpoint, EndpointLimits, ResetKey, TlsError};
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a task has to end after its signal.
 const TASK_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a directory that another process holds is waited for, and how often it is looked at.
-const LOCK_PATIENCE: Duration = Duration::from_secs(3);
-const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 /// How often addresses and health are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What `/status` may take to ask the other members.
@@ -151,6 +150,7 @@ impl Node {
         let clock = Clock::system();
         let supervisor = Supervisor::new("node");
         let directory = LockedDirectory::take(&settings.dir, clock).await?;
+        directory.note_process(&supervisor)?;
         for warning in &settings.warnings {
             tracing::warn!(event = event::SETTING_DOUBTFUL, warning, "setting");
         }
@@ -260,7 +260,7 @@ async fn build(
     let gateway = Gateway::start(endpoint, replication.clone(), supervisor, clock, addresses)
         .map_err(|_| NodeError::NoEntropy)?;
     let doors = Doors { client, peer: replication.peer_address(), http };
-    directory.write_ports(&doors)?;
+    directory.note_doors(&doors, supervisor)?;
     tracing::info!(
         event = event::NODE_STARTED,
         name = %replication.member().name,
@@ -445,104 +445,6 @@ fn spawn_quorum_duty(supervisor: &Supervisor, replication: &Replication) {
     });
 }
 
-/// The node's directory, held by this process alone as long as the lock lives.
-#[derive(Debug)]
-struct LockedDirectory {
-    dir: PathBuf,
-    _lock: File,
-}
-
-impl LockedDirectory {
-    /// Takes the directory. A process that was killed a moment ago may still hold it: its end is
-    /// waited for a little.
-    async fn take(dir: &Path, clock: Clock) -> Result<Self, NodeError> {
-        std::fs::create_dir_all(dir).map_err(|source| file_error(dir, source))?;
-        // Whatever becomes durable in it would be lost with its name.
-        if let Some(parent) = dir.parent() {
-            RealDisk.sync_dir(parent).map_err(|source| file_error(parent, source))?;
-        }
-        let path = dir.join("lock");
-        let lock = File::create(&path).map_err(|source| file_error(&path, source))?;
-        let give_up = clock.now() + LOCK_PATIENCE;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if clock.now() < give_up => {
-                    tokio::time::sleep(LOCK_INTERVAL).await;
-                }
-                Err(TryLockError::WouldBlock) => {
-                    return Err(NodeError::DirectoryInUse { dir: dir.to_owned() });
-                }
-                Err(TryLockError::Error(source)) => return Err(file_error(&path, source)),
-            }
-        }
-        let directory = Self { dir: dir.to_owned(), _lock: lock };
-        directory.write("pid", &format!("{}\n", std::process::id()))?;
-        Ok(directory)
-    }
-
-    /// `ports.json`: where a node that was told to take any free port listens.
-    fn write_ports(&self, doors: &Doors) -> Result<(), NodeError> {
-        let text = serde_json::json!({
-            "client": doors.client.to_string(),
-            "peer": doors.peer.to_string(),
-            "http": doors.http.to_string(),
-        });
-        self.write("ports.json", &format!("{text}\n"))
-    }
-
-    /// Replaces a small file as a whole: who waits for it never reads half of it.
-    fn write(&self, name: &str, text: &str) -> Result<(), NodeError> {
-        let path = self.dir.join(name);
-        let next = self.dir.join(format!("{name}.new"));
-        let write = || {
-            File::create(&next)?.write_all(text.as_bytes())?;
-            std::fs::rename(&next, &path)
-        };
-        write().map_err(|source| file_error(&path, source))
-    }
-
-    /// What is true only of a process that runs goes with it.
-    fn leave(&self) {
-        for name in ["pid", "ports.json"] {
-            // A file that stays behind is replaced by the next start.
-            let _left = std::fs::remove_file(self.dir.join(name));
-        }
-    }
-}
-
 fn file_error(path: &Path, source: io::Error) -> NodeError {
     NodeError::File { path: path.to_owned(), source }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_directory_is_held_by_one_process_and_says_which() {
-        let dir = tempfile::tempdir().unwrap();
-        let held = LockedDirectory::take(dir.path(), Clock::system()).await.unwrap();
-        let pid = std::fs::read_to_string(dir.path().join("pid")).unwrap();
-        assert_eq!(pid.trim(), std::process::id().to_string());
-        let second = LockedDirectory::take(dir.path(), Clock::system()).await;
-        assert!(matches!(second, Err(NodeError::DirectoryInUse { .. })));
-        held.leave();
-        assert!(!dir.path().join("pid").exists());
-        drop(held);
-        LockedDirectory::take(dir.path(), Clock::system()).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn ports_are_reported_as_json() {
-        let dir = tempfile::tempdir().unwrap();
-        let held = LockedDirectory::take(dir.path(), Clock::system()).await.unwrap();
-        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let doors = Doors { client: address(1), peer: address(2), http: address(3) };
-        held.write_ports(&doors).unwrap();
-        let text = std::fs::read_to_string(dir.path().join("ports.json")).unwrap();
-        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(json["client"], "127.0.0.1:1");
-        assert_eq!(json["http"], "127.0.0.1:3");
-    }
 }
