@@ -18,8 +18,11 @@ use crate::entropy::HashMap;
 
 /// First packets that go in, in a second: some tenth of a core.
 pub(super) const ENTRIES_PER_S: u32 = 4_000;
-/// So many go in at once where none did for a while: what one call of the system hands over.
+/// So many go in at once after a while in which nobody waited: what one call of the system hands over.
 pub(super) const ENTRIES_AT_ONCE: u32 = 32;
+/// Where more wait than may go in: so many at once when the endpoint comes back late to them. Others
+/// have waited for it as well.
+const LATE_ENTRIES_AT_ONCE: u32 = 8;
 /// Datagrams of one network that wait; what it sends beyond is dropped, as a full socket would drop
 /// it, and whoever means to come in sends it again.
 pub(super) const WAITING_PER_NETWORK_MAX: usize = 256;
@@ -65,6 +68,8 @@ pub(super) struct WaitingRoom {
     bytes: usize,
     /// How long ago the first of those that may go in now could have, at most.
     credit_since: Instant,
+    /// Since nobody waited, somebody had to wait for credit.
+    is_rush: bool,
 }
 
 impl WaitingRoom {
@@ -78,6 +83,7 @@ impl WaitingRoom {
             turns: VecDeque::new(),
             bytes: 0,
             credit_since,
+            is_rush: false,
         }
     }
 
@@ -129,8 +135,12 @@ impl WaitingRoom {
 
     /// Whose turn it is, if one may go in now.
     pub(super) fn next(&mut self, now: Instant) -> Option<Knock> {
-        if self.entering.is_empty() && now >= self.next_entry() {
-            self.enter(now);
+        if self.entering.is_empty() {
+            if now >= self.next_entry() {
+                self.enter(now);
+            } else {
+                self.is_rush |= !self.turns.is_empty();
+            }
         }
         let knock = self.entering.pop_front()?;
         self.bytes -= cost(&knock.datagram);
@@ -161,8 +171,10 @@ impl WaitingRoom {
         } else {
             self.turns.push_back(network);
         }
-        let oldest = now.checked_sub(pace() * ENTRIES_AT_ONCE).unwrap_or(now);
+        let at_once = if self.is_rush { LATE_ENTRIES_AT_ONCE } else { ENTRIES_AT_ONCE };
+        let oldest = now.checked_sub(pace() * at_once).unwrap_or(now);
         self.credit_since = self.credit_since.max(oldest) + pace();
+        self.is_rush &= !self.turns.is_empty();
     }
 
     /// When a first packet may go in again.
@@ -259,8 +271,15 @@ mod tests {
         let ms = |ms| next + Duration::from_millis(ms);
         let second: usize = (1..=1_000).map(|at| entered(&mut room, ms(at))).sum();
         assert_eq!(second, ENTRIES_PER_S as usize);
-        // No more is saved up.
-        assert_eq!(entered(&mut room, ms(60_000)), ENTRIES_AT_ONCE as usize);
+        // No more is saved up: less by those who wait than by nobody.
+        assert_eq!(entered(&mut room, ms(60_000)), LATE_ENTRIES_AT_ONCE as usize);
+        let all_in = ms(61_000 + 1_000 * u64::from(ENTRIES_PER_S));
+        let mut at = ms(60_000);
+        while !room.is_empty() && at < all_in {
+            at += pace();
+            entering(&mut room, at);
+        }
+        assert_eq!(entered(&mut room, all_in), ENTRIES_AT_ONCE as usize);
     }
 
     /// However small they are, and whether they wait or only follow.
