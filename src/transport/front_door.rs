@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::load::Load;
 use super::profile::Edge;
-use super::waiting_room::{ENTRIES_AT_ONCE, WaitingRoom};
+use super::waiting_room::{ENTRIES_AT_ONCE, FIRST_DATAGRAM_BYTES_MIN, WaitingRoom};
 use crate::telemetry::metrics;
 
 /// Bytes of the connection ids that this endpoint gives.
@@ -65,7 +65,7 @@ enum Kind {
     OtherVersion,
     /// Of no connection of this endpoint: noise, or how a peer that has forgotten one says so.
     Unknown,
-    /// Too short to be told.
+    /// Too short to be told, or to begin a connection.
     CutOff,
 }
 
@@ -84,10 +84,13 @@ impl Kind {
             };
         }
         match rest.first_chunk().map(|version| u32::from_be_bytes(*version)) {
-            Some(VERSION) if first & TYPE == 0 => Self::First,
-            Some(VERSION) => Self::Known,
-            Some(_) => Self::OtherVersion,
-            None => Self::CutOff,
+            Some(VERSION) if first & TYPE != 0 => Self::Known,
+            Some(VERSION) if datagram.len() >= FIRST_DATAGRAM_BYTES_MIN => Self::First,
+            // Whom this endpoint has called may answer with less.
+            Some(VERSION) if is_to_own_id(rest, ids) => Self::First,
+            Some(VERSION) | None => Self::CutOff,
+            Some(_) if datagram.len() >= FIRST_DATAGRAM_BYTES_MIN => Self::OtherVersion,
+            Some(_) => Self::CutOff,
         }
     }
 
@@ -95,6 +98,16 @@ impl Kind {
     fn is_first(self) -> bool {
         matches!(self, Self::First | Self::OtherVersion)
     }
+}
+
+/// Whether a long header, without its first byte, is addressed to a connection id of this endpoint.
+fn is_to_own_id(header: &[u8], ids: &Ids) -> bool {
+    const LENGTH_AT: usize = 4;
+    let id = header.get(LENGTH_AT..).and_then(|rest| match rest.split_first() {
+        Some((&length, rest)) if usize::from(length) == ID_BYTES => rest.first_chunk::<ID_BYTES>(),
+        _ => None,
+    });
+    id.is_some_and(|id| ids.0.validate(&ConnectionId::new(id)).is_ok())
 }
 
 /// Datagrams that are of nobody here, and first packets that found no room.
@@ -318,7 +331,8 @@ mod tests {
 
     /// Bytes of its own kind and number, from an address.
     fn datagram(kind: u8, address: u8, number: u8) -> (RecvMeta, Vec<u8>) {
-        let bytes = vec![kind, 0, 0, 0, 1, number];
+        let mut bytes = vec![kind, 0, 0, 0, 1, number];
+        bytes.resize(FIRST_DATAGRAM_BYTES_MIN, 0);
         let addr = ([10, 0, 0, address], 1).into();
         (RecvMeta { addr, len: bytes.len(), stride: bytes.len(), ..RecvMeta::default() }, bytes)
     }
@@ -332,7 +346,7 @@ mod tests {
 
     /// What one call hands over; none: it is to be woken.
     fn receive(door: &FrontDoor) -> Option<Vec<(SocketAddr, Vec<u8>)>> {
-        let mut space = vec![[0; 256]; BUFFERS];
+        let mut space = vec![vec![0; 64 << 10]; BUFFERS];
         let mut buffers: Vec<IoSliceMut<'_>> =
             space.iter_mut().map(|space| IoSliceMut::new(space)).collect();
         let mut metas = [RecvMeta::default(); BUFFERS];
@@ -410,11 +424,25 @@ mod tests {
     fn datagrams_are_told_apart_by_their_first_bytes() {
         let id = ids().generate_cid();
         let short = |id: &[u8]| [&[0x40][..], id, &[0; 20]].concat();
+        let long = |first: u8, version: u8, id: &[u8]| {
+            [&[first, 0, 0, 0, version, id.len() as u8][..], id, &[0; 20]].concat()
+        };
+        let padded = |first, version| {
+            let mut datagram = long(first, version, &[1; ID_BYTES]);
+            datagram.resize(FIRST_DATAGRAM_BYTES_MIN, 0);
+            datagram
+        };
         for (datagram, kind) in [
-            (vec![0xc0, 0, 0, 0, 1, 8], Kind::First),
-            (vec![0xe0, 0, 0, 0, 1, 8], Kind::Known),
-            (vec![0xe0, 0, 0, 0, 2, 8], Kind::OtherVersion),
-            (vec![0xc0, 0, 0, 0, 0, 8], Kind::OtherVersion),
+            (padded(0xc0, 1), Kind::First),
+            (padded(0xe0, 1), Kind::Known),
+            (padded(0xe0, 2), Kind::OtherVersion),
+            (padded(0xc0, 0), Kind::OtherVersion),
+            (long(0xe0, 1, &[1; ID_BYTES]), Kind::Known),
+            // What is too small to begin a connection, unless it is an answer to one begun here.
+            (long(0xc0, 1, &[1; ID_BYTES]), Kind::CutOff),
+            (long(0xc0, 1, &id[..ID_BYTES - 1]), Kind::CutOff),
+            (long(0xc0, 1, &id), Kind::First),
+            (long(0xc0, 2, &id), Kind::CutOff),
             (short(&id), Kind::Known),
             (short(&[1; ID_BYTES]), Kind::Unknown),
             (vec![0xc0, 0, 0, 0], Kind::CutOff),

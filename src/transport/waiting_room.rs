@@ -29,7 +29,7 @@ pub(super) const WAITING_PER_NETWORK_MAX: usize = 256;
 /// Bytes that wait, a datagram counted as no less than a first packet has to be (RFC 9000 §14.1): else
 /// tiny ones would fill the memory with what is kept beside their bytes.
 pub(super) const WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
-const FIRST_PACKET_BYTES_MIN: usize = 1_200;
+pub(super) const FIRST_DATAGRAM_BYTES_MIN: usize = 1_200;
 
 /// A datagram that waits.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ struct Here {
 }
 
 fn cost(datagram: &[u8]) -> usize {
-    datagram.len().max(FIRST_PACKET_BYTES_MIN)
+    datagram.len().max(FIRST_DATAGRAM_BYTES_MIN)
 }
 
 /// Whom an address is held against; none: many that have one in common.
@@ -287,7 +287,7 @@ mod tests {
     fn tiny_datagrams_are_as_few_as_others() {
         let now = Clock::system().now();
         let mut room = WaitingRoom::new(now);
-        let most = WAITING_BYTES_MAX / FIRST_PACKET_BYTES_MIN;
+        let most = WAITING_BYTES_MAX / FIRST_DATAGRAM_BYTES_MIN;
         assert_eq!((0..100_000).filter(|number| come(&mut room, *number, b"x")).count(), most);
         let mut room = WaitingRoom::new(now);
         assert!(come(&mut room, 1, b"x") && come(&mut room, 1, b"y"));

@@ -1,6 +1,7 @@
 //! The attacks, each in a process of its own: what the attacker computes is not what the node's
 //! other clients pay for. It runs when nothing else wants the core, and ends by itself.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -124,6 +125,7 @@ async fn run(name: &str, target: &Target, count: &AtomicU64) {
         "silent" => silent(target, count).await,
         "noise" => noise(target, count, 5_000).await,
         "flood" => noise(target, count, 100_000).await,
+        "crowd" => crowd(target, count).await,
         CONTROL => control(count).await,
         "garbage" => many(|| garbage(target, count)).await,
         "violations" => many(|| violations(target, count)).await,
@@ -199,6 +201,33 @@ async fn noise(target: &Target, count: &AtomicU64, per_s: u64) {
                 bytes[..6].copy_from_slice(&[0xc3, 0, 0, 0, 1, 8]);
             }
             let _ = socket.send_to(&bytes, to).await;
+            strike(count);
+        }
+    }
+}
+
+/// What looks like the beginning of connections from a thousand addresses, ten thousand a second, a
+/// third of it too small to be one.
+async fn crowd(target: &Target, count: &AtomicU64) {
+    const ADDRESSES: u8 = 250;
+    const PER_S: u64 = 10_000;
+    let mut sockets = Vec::new();
+    for network in 1..=4 {
+        for address in 1..=ADDRESSES {
+            let own = SocketAddr::from(([127, 1, network, address], 0));
+            sockets.push(tokio::net::UdpSocket::bind(own).await.unwrap());
+        }
+    }
+    let mut dice = Dice::new(0);
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tick.tick().await;
+        for _ in 0..PER_S * TICK.as_millis() as u64 / 1_000 {
+            let length = if dice.roll().is_multiple_of(3) { 40 } else { 1_200 };
+            let mut bytes = dice.bytes(length);
+            bytes[..6].copy_from_slice(&[0xc3, 0, 0, 0, 1, 8]);
+            let socket = &sockets[(dice.roll() % sockets.len() as u64) as usize];
+            let _ = socket.send_to(&bytes, target.client).await;
             strike(count);
         }
     }

@@ -259,6 +259,14 @@ attacks! {
         ratio_max: 20.0,
         ..Attack::default()
     };
+    attack_crowd: Attack {
+        name: "crowd",
+        counted: &[
+            (UNKNOWN, &["edge=\"client\"", "length"]),
+            ("quorate_first_packets_dropped_total", &["edge=\"client\""]),
+        ],
+        ..Attack::default()
+    };
     attack_garbage: Attack {
         name: "garbage",
         counted: &[(REFUSED, &["code=\"101\""]), (REFUSED, &["code=\"10"])],
