@@ -20,8 +20,6 @@ use super::stage::{self, Stage, StageArguments};
 use super::topics::read_all;
 use super::workload::{self, Payload};
 
-/// Topics that the updates are spread over.
-const TOPICS: u64 = 10_000;
 /// Bytes of each value.
 const VALUE_BYTES: usize = 128;
 /// Updates that are unanswered while the cluster is filled.
@@ -34,6 +32,7 @@ const TRY_INTERVAL: Duration = Duration::from_millis(10);
 const TRY_TIMEOUT: Duration = Duration::from_millis(500);
 const COLUMNS: &[Column] = &[
     ("updates", |row| column::setting(row, "updates")),
+    ("topics", |row| column::setting(row, "topics")),
     ("fill /s", column::rate),
     ("first acked write, s", |row| column::figure(row, "first_acked_write_s", 2)),
     ("full state read, s", |row| column::figure(row, "full_state_s", 2)),
@@ -43,9 +42,12 @@ const COLUMNS: &[Column] = &[
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
-    /// Updates before the nodes are killed, spread over 10,000 topics.
+    /// Updates before the nodes are killed.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     updates: u64,
+    /// Topics that they are spread over.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    topics: u32,
     /// Nodes of the scratch cluster: 1, or 3 to 7.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
     nodes: u16,
@@ -68,7 +70,8 @@ async fn restart(arguments: &Arguments, dir: PathBuf) -> anyhow::Result<()> {
 async fn measure(stage: &mut Stage, arguments: &Arguments) -> anyhow::Result<Row> {
     let clock = Clock::system();
     let client = stage.connect_to_leader().await?;
-    let targets = stage.play(workload::add_topics(&client, TOPICS, VALUE_BYTES)).await?;
+    let topics = u64::from(arguments.topics);
+    let targets = stage.play(workload::add_topics(&client, topics, VALUE_BYTES)).await?;
     let servers = stage.servers();
     output::note(format!("{} updates", arguments.updates));
     let progress = output::progress(Some(arguments.updates), "updates");
@@ -89,7 +92,7 @@ async fn measure(stage: &mut Stage, arguments: &Arguments) -> anyhow::Result<Row
     let config = stage.configuration()?;
     let target = targets.first().context("there are topics")?;
     let first_write = stage.play(first_acknowledged(&config, target, started)).await?;
-    stage.play(read_all(config, TOPICS, None)).await?;
+    stage.play(read_all(config, topics, None)).await?;
     let full_state = clock.since(started);
     let servers = stage.servers();
     let after = Reading::take(servers.as_ref())?;
@@ -103,7 +106,7 @@ async fn measure(stage: &mut Stage, arguments: &Arguments) -> anyhow::Result<Row
     });
     let mut settings = stage.settings();
     settings.insert("updates".into(), arguments.updates.into());
-    settings.insert("topics".into(), TOPICS.into());
+    settings.insert("topics".into(), topics.into());
     settings.insert("value_bytes".into(), VALUE_BYTES.into());
     Ok(Row {
         window: Some(WINDOW),
