@@ -49,7 +49,8 @@ fn record_comes_back(bytes: &[u8]) {
 }
 
 /// Opens a log whose only segment holds any bytes; the first byte says how. Where it is sealed, its
-/// successor is given up as lost first. Opening again must come to the same log. Tells how many entries that log has; none if it is refused.
+/// successor is given up as lost first. Opening again must come to the same log. Tells how many
+/// entries that log has; none if it is refused.
 ///
 /// | first byte mod 4 | the segment |
 /// |---|---|

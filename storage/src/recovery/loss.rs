@@ -19,9 +19,7 @@ use crate::log::hard_state::HardStateFile;
 use crate::log::standing::{Bound, StandingFile};
 use crate::log::twin_file::QUARANTINE;
 use crate::record::{MARK_HEAD_BYTES, Position, RecordKind, write_durable_mark};
-use crate::segment::{
-    FOOTER_BYTES, HEADER_BYTES, ScanFault, Scanner, SegmentHeader, file_name, id_of,
-};
+use crate::segment::{HEADER_BYTES, ScanFault, Scanner, SegmentHeader, file_name, id_of};
 
 /// Holes that one call goes on without; each costs a walk over the log.
 const HOLES_MAX: usize = 4_096;
@@ -281,17 +279,22 @@ impl Surgery<'_> {
         Ok(write_whole(&self.folder, &name, &bytes)?)
     }
 
-    /// Where the footer of a segment begins, if it is there and has one.
+    /// Where the footer of a segment begins, if it is there and has one. What stands behind it, such as
+    /// reserved space whose giving back was never flushed, does not matter.
     fn footer_of(&self, segment: u64) -> Result<Option<u64>, LossError> {
         let Some(file) = self.folder.file_if_there(&file_name(segment), OpenMode::Read)? else {
             return Ok(None);
         };
-        let Some(offset) = file.size()?.checked_sub(FOOTER_BYTES as u64) else { return Ok(None) };
-        let mut scanner = Scanner::new(file, segment, offset, u64::MAX);
-        match scanner.advance() {
-            Ok(Some(located)) if located.record.kind == RecordKind::Footer => Ok(Some(offset)),
-            Ok(_) | Err(ScanFault::Damage(_)) => Ok(None),
-            Err(ScanFault::Disk(fault)) => Err(fault.into()),
+        let mut scanner = Scanner::new(file, segment, HEADER_BYTES as u64, u64::MAX);
+        loop {
+            match scanner.advance() {
+                Ok(Some(located)) if located.record.kind == RecordKind::Footer => {
+                    return Ok(Some(located.position.offset));
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(ScanFault::Damage(_)) => return Ok(None),
+                Err(ScanFault::Disk(fault)) => return Err(fault.into()),
+            }
         }
     }
 

@@ -140,6 +140,27 @@ fn without_its_newest_segment_the_log_ends_with_the_one_before() {
     assert!(crashes > 30, "{crashes}");
 }
 
+/// A crash can keep a footer and lose that the space behind it was given back.
+#[test]
+fn a_footer_is_found_whatever_stands_behind_it() {
+    let small = small_log(false);
+    let newest = last_segment(&small.disk);
+    let damaged = small.disk.fork();
+    damaged.remove(&newest).unwrap();
+    let before_it = last_segment(&damaged);
+    let whole = damaged.bytes(&before_it).unwrap();
+    for behind in [vec![0; 4_096], vec![7; 100], whole.clone()] {
+        let damaged = damaged.fork();
+        damaged.put(&before_it, [whole.clone(), behind].concat());
+        let Err(OpenError::Hole(hole)) = try_open(&damaged) else { panic!("opened") };
+        let loss = accept(&damaged, None).unwrap();
+        assert_eq!(loss.parts.len(), 1);
+        let log = try_open(&damaged).unwrap();
+        assert_eq!(log.log.next_index(), hole.index);
+        assert_eq!(log.contents(), small.contents[..log.contents().len()]);
+    }
+}
+
 #[test]
 fn a_crash_at_every_step_leaves_a_log_that_refuses_or_is_done() {
     let small = small();
