@@ -192,7 +192,9 @@ impl World {
                 let node = self.machines[place].node;
                 let code = i32::from(exit.code.0);
                 self.recorder.happened(Happening::Ended { node, code });
-                let is_excused = self.machines[place].is_hurt && exit.reason.contains("failed");
+                let of_the_flush = ["failed", "Input/output error"];
+                let is_excused = self.machines[place].is_hurt
+                    && of_the_flush.iter().any(|words| exit.reason.contains(words));
                 if exit.reason.contains("panicked") || (self.is_calm && !is_excused) {
                     self.trouble.push(format!("{node} gave up: {exit}"));
                 }
