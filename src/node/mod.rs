@@ -5,7 +5,7 @@
 //! | replication | log writer, mesh, lanes, proposer, watches, caretaker, snapshotter | `replication/start.rs` |
 //! | gateway | listener, fan-out, janitor, one task per client and its writers | `gateway/mod.rs` |
 //! | console | HTTP server, metrics tidier | `console/mod.rs` |
-//! | node | `addresses`: tells the gateway where clients may go; `health`: what probes hear; `quorum duty`: `on_quorum_loss = "shutdown"`; `notes`: `pid` and `ports.json` that found no space | here |
+//! | node | `addresses`: tells the gateway where clients may go; `health`: what probes hear; `quorum duty`: `on_quorum_loss = "shutdown"`; `notes`: `pid` and `ports.json` that found no space | here and `node/directory.rs` |
 //!
 //! Start: directory lock, certificates, console, replication (founding waits for the other
 //! founders as long as it takes), the node's own start in the log, then the door for clients.

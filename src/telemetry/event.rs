@@ -42,7 +42,7 @@ events! {
     LOG_HOLE = "Q-102";
     /// A flush failed; nothing is acknowledged any more.
     STORAGE_POISONED = "Q-103";
-    /// The disk is full; the node is read-only until there is space.
+    /// The disk is full; the node is read-only, or waits to start, until there is space.
     DISK_FULL = "Q-104";
     /// There is space again.
     DISK_RECOVERED = "Q-105";

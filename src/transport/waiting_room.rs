@@ -18,7 +18,8 @@ use crate::entropy::HashMap;
 
 /// First packets that go in, in a second: some tenth of a core.
 pub(super) const ENTRIES_PER_S: u32 = 4_000;
-/// So many go in at once after a while in which nobody waited: what one call of the system hands over.
+/// So many go in at once after a while in which nobody waited: what one call of the system hands
+/// over.
 pub(super) const ENTRIES_AT_ONCE: u32 = 32;
 /// Where more wait than may go in: so many at once when the endpoint comes back late to them. Others
 /// have waited for it as well.
@@ -26,9 +27,10 @@ const LATE_ENTRIES_AT_ONCE: u32 = 8;
 /// Datagrams of one network that wait; what it sends beyond is dropped, as a full socket would drop
 /// it, and whoever means to come in sends it again.
 pub(super) const WAITING_PER_NETWORK_MAX: usize = 256;
-/// Bytes that wait, a datagram counted as no less than a first packet has to be (RFC 9000 §14.1): else
-/// tiny ones would fill the memory with what is kept beside their bytes.
+/// Bytes that wait, a datagram counted as no less than a first packet has to be: else tiny ones would
+/// fill the memory with what is kept beside their bytes.
 pub(super) const WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of a datagram that begins a connection, at least (RFC 9000 §14.1).
 pub(super) const FIRST_DATAGRAM_BYTES_MIN: usize = 1_200;
 
 /// A datagram that waits.

@@ -98,12 +98,7 @@ impl Running {
 
     /// A page of its console: status line and body.
     pub(crate) fn page(&self, path: &str) -> String {
-        use std::io::{Read as _, Write as _};
-        let mut stream = std::net::TcpStream::connect(self.door("http")).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: n1\r\nconnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        page_at(&self.door("http"), path)
     }
 
     /// Its exit, which must come by itself.
@@ -137,6 +132,16 @@ impl Drop for Running {
             self.signal("-KILL");
         }
     }
+}
+
+/// A page of the console at an address: status line and body.
+pub(crate) fn page_at(http: &str, path: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(http).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: n1\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 /// Whether strace can be used here; says why if not.
